@@ -169,6 +169,23 @@ pub(crate) fn infer_pass(
     Some((tile, pass))
 }
 
+/// What a step takes that encodes a clip of this size into channels of this shape, which lie in
+/// memory three times while they are put together; `outputs` are what it gives.
+pub(crate) fn infer_channels(
+    review: &mut InferCx<'_>,
+    part: &VaeHandle,
+    clip: Option<(usize, [usize; 2])>,
+    shape: &[Option<usize>],
+    outputs: Vec<Fact>,
+) -> StepInfo {
+    let info = StepInfo { outputs, ..StepInfo::default() };
+    let Some((_, pass)) = infer_pass(review, part, Network::Encoder, clip) else { return info };
+    let weights = part.weight_bytes(Network::Encoder);
+    let latents = f32_bytes_of(shape).saturating_mul(3);
+    let memory = weights.saturating_add(pass).saturating_add(latents);
+    StepInfo { memory, weights: part.planned(Network::Encoder, weights), ..info }
+}
+
 fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanError> {
     let factor = part.latents().spatial;
     if side > 0 && side.is_multiple_of(factor) {

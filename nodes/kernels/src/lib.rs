@@ -67,6 +67,7 @@ mod pack;
 mod packed;
 mod plane;
 mod product;
+mod quantize;
 mod resize;
 mod rotate;
 mod rows;
@@ -98,6 +99,7 @@ pub use plane::{
     channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,
 };
 pub use product::PACKED_ROWS;
+pub use quantize::{E4M3_MAX, quantize_blocks, to_e4m3};
 pub use resize::{resize, resize_levels};
 pub use rotate::rotate_groups;
 pub use tier::{CPU_VARIABLE, check_cpu, has_bf16_products, machine, threads, tier};

@@ -4,6 +4,7 @@
 //!
 //! - [`checkpoint`]: where weights lie, in which form, under which names; on disk or in the binary.
 //! - [`weight`]: weights as they are computed with, and the layers that multiply by them.
+//! - [`convert`]: parts of models in other forms, for files.
 //! - [`families`]: networks, configs and detection of each family of models.
 //! - [`model`]: what a model is to whoever runs it: the traits that families implement.
 //! - [`text`]: encoders of text that families share.
@@ -19,6 +20,7 @@
 
 pub mod cancel;
 pub mod checkpoint;
+pub mod convert;
 pub mod error;
 pub mod families;
 pub mod image;

@@ -16,7 +16,9 @@ use candle_core::{DType, Tensor};
 use serde_json::Value;
 
 use crate::cancel::CheckCancel;
-use crate::checkpoint::{Checkpoint, DetectedPart, ModelFolder, PartFiles};
+use crate::checkpoint::{
+    Checkpoint, DetectedPart, ModelFolder, PartFiles, SingleForm, SingleFormat,
+};
 use crate::error::{Error, Result};
 use crate::patch::Grid;
 use crate::preview::RgbMap;
@@ -58,6 +60,20 @@ pub trait Family: Send + Sync {
         _folder: Option<&ModelFolder>,
     ) -> Result<Vec<(String, Vec<u8>)>> {
         Ok(Vec::new())
+    }
+
+    /// How a part stands alone in a file of this format, as others read it; none where that is not
+    /// known. `checkpoint` is the model that it is a part of.
+    ///
+    /// # Errors
+    /// When what the form needs of the model cannot be read.
+    fn single_form(
+        &self,
+        _checkpoint: &Checkpoint,
+        _part: &str,
+        _format: SingleFormat,
+    ) -> Result<Option<SingleForm>> {
+        Ok(None)
     }
 }
 

@@ -18,5 +18,7 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::{Lora, LoraMatch, LoraSpec};
 pub use norm::{LayerNorm, RmsNorm};
+pub(crate) use read::pieces;
 pub use residency::{BlockList, BlockSizes, Residency, WeightFit};
 pub use weights::{AppliedLora, Probe, TensorStore, Weights};
+pub(crate) use weights::{Scale, is_beside};

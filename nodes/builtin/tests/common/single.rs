@@ -3,9 +3,13 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses a part
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use kino_models::ModelFolder;
+use kino_models::checkpoint::{Checkpoint, DataFile, PartFiles, SingleFormat};
+use kino_models::convert::{Conversion, ConvertTo, Destination};
+use kino_models::families::Families;
 use kino_node::Value;
 
 use super::{Rig, int, node, text};
@@ -120,4 +124,48 @@ pub fn sample(rig: &Rig, dit: &Value, text: usize) -> Tensor {
     let rows = Value::Tensor(numbers(&[8, text], 5));
     let inputs = [("dit", dit.clone()), ("patches", patches), ("text", rows), ("steps", int(2))];
     rig.one("dit.sample", &inputs).tensor().unwrap()
+}
+
+/// A checkpoint in a folder, or of a file alone, with the part that the file is.
+pub fn open(path: &Path) -> (Checkpoint, Option<&'static str>) {
+    if path.is_dir() {
+        return (Checkpoint::open(&ModelFolder::directory(path).unwrap()).unwrap(), None);
+    }
+    let families = Families::default();
+    let files = DataFile::open(path, path.to_str().unwrap()).and_then(PartFiles::of_file).unwrap();
+    let (_, part) = families.identify(&files).unwrap();
+    (families.assemble(None, &[(part, path.to_owned())]).unwrap(), Some(part))
+}
+
+/// What a part becomes, as the bytes of its file.
+pub fn converted(
+    (from, part): (&Path, &str),
+    destination: Destination,
+    to: ConvertTo,
+) -> Result<Vec<u8>, String> {
+    let (checkpoint, own) = open(from);
+    let part = own.unwrap_or(part);
+    let plan = Conversion::plan(&Families::default(), &checkpoint, part, (destination, to));
+    let plan = plan.map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    plan.write(
+        &mut |piece| {
+            bytes.extend(piece);
+            Ok(())
+        },
+        &mut || Ok(()),
+    )
+    .map_err(|error| error.to_string())?;
+    assert_eq!(bytes.len() as u64, plan.bytes(), "what was planned is what was written");
+    Ok(bytes)
+}
+
+/// The same as a file of its own.
+pub fn converted_file(from: (&Path, &str), to: ConvertTo, name: &str) -> Result<File, String> {
+    let format =
+        if name.ends_with("gguf") { SingleFormat::Gguf } else { SingleFormat::Safetensors };
+    let bytes = converted(from, Destination::File(format), to)?;
+    let file = File::new(name);
+    std::fs::write(&file.0, bytes).unwrap();
+    Ok(file)
 }

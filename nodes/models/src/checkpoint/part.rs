@@ -6,7 +6,7 @@ use candle_core::DType;
 
 use super::file::{self, DataFile};
 use super::format;
-use super::header::{Header, StoredTensor, StoredType};
+use super::header::{CONFIG, Header, StoredTensor, StoredType};
 use crate::error::{Error, Result};
 
 /// Files up to this length are hashed whole.
@@ -32,6 +32,8 @@ pub(crate) struct TensorEntry<'a> {
     pub(crate) type_name: &'a str,
     /// Its shape.
     pub(crate) shape: &'a [usize],
+    /// Its bytes.
+    pub(crate) length: u64,
 }
 
 /// All the weight files of one part of a model, opened, by tensor name.
@@ -134,6 +136,12 @@ impl PartFiles {
         headers.find_map(|said| said.get(key)).map(String::as_str)
     }
 
+    /// What the file says that the config of its part was.
+    pub(crate) fn own_config(&self) -> Option<serde_json::Value> {
+        let config = serde_json::from_str(self.metadata(CONFIG)?).ok();
+        config.filter(serde_json::Value::is_object)
+    }
+
     /// The shape of a tensor, if it is there.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         Some(self.place(name)?.shape)
@@ -148,7 +156,12 @@ impl PartFiles {
     pub fn main_dtype(&self) -> Option<DType> {
         let mut elements: HashMap<&'static str, (usize, DType)> = HashMap::new();
         for tensor in self.tensors().map(|(_, tensor)| tensor) {
-            let Some(StoredType::Plain(dtype)) = tensor.stored else { continue };
+            let dtype = match tensor.stored {
+                Some(StoredType::Plain(dtype)) => dtype,
+                // Which holds each of them.
+                Some(StoredType::E5m2) => DType::BF16,
+                _ => continue,
+            };
             let count = elements.entry(dtype.as_str()).or_insert((0, dtype));
             count.0 += tensor.shape.iter().product::<usize>();
         }
@@ -199,6 +212,7 @@ impl PartFiles {
             stored: tensor.stored,
             type_name: &tensor.type_name,
             shape: &tensor.shape,
+            length: tensor.length,
         })
     }
 

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::checkpoint::{
-    Checkpoint, DataFile, DetectedPart, ModelFiles, ModelFolder, PartFiles, SinglePart, part_names,
+    Checkpoint, DataFile, DetectedPart, ModelFiles, ModelFolder, PartFiles, SingleForm,
+    SingleFormat, SinglePart, part_names,
 };
 use crate::error::{Error, Result};
 use crate::model::{Family, Model};
+use crate::weight::LoraSpec;
 
 /// Families in the order in which they are asked.
 #[derive(Clone)]
@@ -94,6 +96,27 @@ impl Families {
         found.map(|family| family.name())
     }
 
+    /// How a part of a model stands alone in a file of this format, as others read it.
+    ///
+    /// # Errors
+    /// When no family knows, or what the form needs of the model cannot be read.
+    pub fn single_form(
+        &self,
+        checkpoint: &Checkpoint,
+        part: &str,
+        format: SingleFormat,
+    ) -> Result<SingleForm> {
+        let family = self.0.iter().find(|family| family.recognises(checkpoint));
+        let form = match family {
+            Some(family) => family.single_form(checkpoint, part, format)?,
+            None => None,
+        };
+        form.ok_or_else(|| Error::Unsupported {
+            file: checkpoint.describe(part),
+            what: format!("{} of this family as a file of its own", article(part)),
+        })
+    }
+
     /// The family that knows a file, and which of its parts the file is.
     fn detect(&self, files: &PartFiles) -> Result<(&Arc<dyn Family>, DetectedPart)> {
         for family in &self.0 {
@@ -104,10 +127,13 @@ impl Families {
         let names = files.names();
         let first =
             names.first().map_or_else(String::new, |name| format!(" (its first is `{name}`)"));
-        Err(Error::Config {
-            file: files.describe().to_owned(),
-            reason: format!("no part of a model that is known has weights of these names{first}"),
-        })
+        let reason = match LoraSpec::read(files) {
+            Ok(_) => "it is a LoRA, which `lora.apply` puts beside a transformer".to_owned(),
+            Err(_) => {
+                format!("no part of a model that is known has weights of these names{first}")
+            }
+        };
+        Err(Error::Config { file: files.describe().to_owned(), reason })
     }
 }
 

@@ -19,11 +19,11 @@ const LONGEST: u64 = 16 << 20;
 
 /// What llama.cpp calls the weights of an encoder (`MODEL_ARCH.T5ENCODER` of its gguf-py) outside
 /// of the layers, and what transformers calls them.
-const OUTER: [(&str, &str); 2] =
+pub(super) const OUTER: [(&str, &str); 2] =
     [("token_embd", "shared"), ("enc.output_norm", "encoder.final_layer_norm")];
 
 /// The same inside a layer.
-const INNER: [(&str, &str); 10] = [
+pub(super) const INNER: [(&str, &str); 10] = [
     ("attn_q", "layer.0.SelfAttention.q"),
     ("attn_k", "layer.0.SelfAttention.k"),
     ("attn_v", "layer.0.SelfAttention.v"),
@@ -72,7 +72,7 @@ pub(crate) fn detect(files: &PartFiles, form: &PromptForm) -> Option<DetectedPar
         return None;
     };
     let inner = shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")?;
-    let config = json!({
+    let derived = json!({
         "model_type": form.model_type,
         "vocab_size": vocabulary,
         "d_model": width,
@@ -85,6 +85,7 @@ pub(crate) fn detect(files: &PartFiles, form: &PromptForm) -> Option<DetectedPar
         "layer_norm_epsilon": 1e-6,
         "feed_forward_proj": "gated-gelu",
     });
+    let config = files.own_config().unwrap_or(derived);
     Some(DetectedPart { part: form.encoder, config, rename: Box::new(rename) })
 }
 

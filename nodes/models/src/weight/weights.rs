@@ -66,6 +66,20 @@ pub struct Probe {
 /// scales of activations, which are not rounded here.
 const BESIDE: [&str; 5] = ["spiece_model", SCALED, ".scale_input", ".input_scale", ".comfy_quant"];
 
+/// What the numbers of a weight are multiplied by.
+pub(crate) enum Scale {
+    /// All by one.
+    One(f32),
+    /// Those of each row by its own, `[rows]` in f32.
+    Rows(Tensor),
+}
+
+/// Whether a tensor says something of another one, or of its file, and is no weight itself.
+pub(crate) fn is_beside(name: &str) -> bool {
+    let scales = [".scale_weight", ".weight_scale"];
+    BESIDE.iter().chain(&scales).any(|end| name.ends_with(end))
+}
+
 impl Probe {
     /// The weights that nobody asked for, sorted; none where nothing was asked for at all.
     pub fn left_over<'a>(&self, files: &'a PartFiles) -> Vec<&'a str> {
@@ -283,16 +297,21 @@ impl Weights {
     /// The matrix `weight`, `[out, inner]`, without adapters, in the form in which it is stored.
     pub(super) fn unpacked(&self, inner: usize, out: usize, dtype: DType) -> Result<Weight> {
         let full = self.full("weight");
+        // What is said of whole numbers is read with their scales.
+        if self.files.find(&full)?.stored != Some(StoredType::Int8) {
+            self.check_format(&full)?;
+        }
         let narrow = || self.stored(&full, (out, inner).into(), DType::U8);
         Ok(match self.files.find(&full)?.stored {
-            Some(StoredType::Plain(DType::F8E4M3)) => {
-                Weight::E4m3 { bytes: narrow()?, scale: self.scale_of(&full)? }
-            }
+            Some(StoredType::Plain(DType::F8E4M3)) => match self.scale_of(&full)? {
+                Scale::One(scale) => Weight::E4m3 { bytes: narrow()?, scale },
+                Scale::Rows(_) => Weight::Dense(self.base("weight", (out, inner).into(), dtype)?.1),
+            },
             Some(StoredType::Int8) => self.int8(&full, [out, inner])?,
             Some(StoredType::Blocks(blocks)) if blocks.bytes_of(inner).is_some() => {
                 Weight::Blocks { bytes: narrow()?, blocks }
             }
-            _ => Weight::Dense(self.stored(&full, (out, inner).into(), dtype)?),
+            _ => Weight::Dense(self.base("weight", (out, inner).into(), dtype)?.1),
         })
     }
 
@@ -348,12 +367,62 @@ impl Weights {
         }
     }
 
-    /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
-    /// `scale_weight` (ComfyUI) or `weight_scale` beside it, or 1 in a file that has none at all.
-    fn scale_of(&self, full: &str) -> Result<f32> {
+    /// What the numbers of a weight are multiplied by, whatever they are stored in: 1 where nothing
+    /// beside it says otherwise. Of whole numbers, which have scales of their own, it is 1, too.
+    pub(crate) fn factor(&self, full: &str) -> Result<Scale> {
+        match self.files.find(full)?.stored {
+            Some(StoredType::Plain(DType::F8E4M3) | StoredType::E5m2) => self.scale_of(full),
+            Some(StoredType::Plain(_)) if full.ends_with(".weight") => {
+                match self.scale_names(full).iter().any(|name| self.files.place(name).is_some()) {
+                    true => self.scale_of(full),
+                    false => Ok(Scale::One(1.0)),
+                }
+            }
+            _ => Ok(Scale::One(1.0)),
+        }
+    }
+
+    /// Refuses what was made in a way that is not read, as the text beside it says.
+    fn check_format(&self, full: &str) -> Result<()> {
+        const READ: [&str; 3] = ["int8_tensorwise", "float8_e4m3fn", "float8_e5m2"];
+        #[derive(serde::Deserialize)]
+        struct Format {
+            format: Option<String>,
+        }
+        let layer = full.strip_suffix("weight").unwrap_or(full);
+        let unsupported = |place: &TensorEntry<'_>, what: String| {
+            Err(Error::Unsupported { file: place.file.name().to_owned(), what })
+        };
+        // A scale of each block of 128 by 128 (DeepSeek's form).
+        let inverse = format!("{layer}weight_scale_inv");
+        if let Some(place) = self.files.place(&inverse) {
+            return unsupported(&place, format!("`{inverse}`, a scale a block,"));
+        }
+        let name = format!("{layer}comfy_quant");
+        let Some(place) = self.files.place(&name) else { return Ok(()) };
+        let text = read::text(&place)?;
+        let how = text.and_then(|text| serde_json::from_slice::<Format>(&text).ok());
+        match how.and_then(|how| how.format) {
+            Some(format) if !READ.contains(&format.as_str()) => {
+                let read = READ.join(", ");
+                unsupported(&place, format!("`{name}`: {format} (of ComfyUI's, {read} are read)"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The names by which the scale of a weight may stand beside it; now they were asked for.
+    fn scale_names(&self, full: &str) -> [String; 2] {
         let layer = full.strip_suffix("weight").unwrap_or(full);
         let names = ["scale_weight", "weight_scale"].map(|name| format!("{layer}{name}"));
         names.iter().for_each(|name| self.ask(name));
+        names
+    }
+
+    /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
+    /// `scale_weight` (ComfyUI) or `weight_scale` beside it, or 1 in a file that has none at all.
+    fn scale_of(&self, full: &str) -> Result<Scale> {
+        let names = self.scale_names(full);
         let Some(name) = names.iter().find(|name| self.files.place(name).is_some()) else {
             return match self.files.place(SCALED).is_some() {
                 true => Err(Error::MissingWeight {
@@ -361,11 +430,13 @@ impl Weights {
                     name: names[0].clone(),
                     nearest: None,
                 }),
-                false => Ok(1.0),
+                false => Ok(Scale::One(1.0)),
             };
         };
         let place = self.files.find(name)?;
-        if place.shape.iter().product::<usize>() != 1 {
+        let count = place.shape.iter().product::<usize>();
+        let rows = self.files.find(full)?.shape.first().copied();
+        if count != 1 && Some(count) != rows {
             return Err(Error::WeightShape {
                 file: place.file.name().to_owned(),
                 name: name.clone(),
@@ -373,8 +444,11 @@ impl Weights {
                 found: place.shape.to_vec(),
             });
         }
-        let scale = read::tensor(&place, name, DType::F32, &Device::Cpu)?;
-        Ok(scale.reshape(())?.to_scalar::<f32>()?)
+        let scale = read::tensor(&place, name, DType::F32, &Device::Cpu)?.flatten_all()?;
+        match count {
+            1 => Ok(Scale::One(scale.reshape(())?.to_scalar()?)),
+            _ => Ok(Scale::Rows(scale)),
+        }
     }
 
     /// A matrix of whole numbers of eight bits, with what ComfyUI writes beside it: a scale a row or
@@ -469,12 +543,17 @@ impl Weights {
             return Ok((full, weight.rows(&ids, dtype)?));
         }
         let tensor = self.stored(&full, shape, dtype)?;
-        match self.files.find(&full)?.stored {
-            Some(StoredType::Plain(DType::F8E4M3)) => match self.scale_of(&full)? {
-                1.0 => Ok((full, tensor)),
-                scale => Ok((full, (tensor * f64::from(scale))?)),
-            },
-            _ => Ok((full, tensor)),
+        match self.factor(&full)? {
+            Scale::One(1.0) => Ok((full, tensor)),
+            Scale::One(factor) => Ok((full, (tensor * f64::from(factor))?)),
+            Scale::Rows(_) if self.probe.is_some() => Ok((full, tensor)),
+            Scale::Rows(scales) => {
+                let sizes = vec![1; tensor.rank().saturating_sub(1)];
+                let scales = scales.reshape([&[scales.elem_count()], &sizes[..]].concat())?;
+                let wide = tensor.to_dtype(DType::F32)?;
+                let scaled = wide.broadcast_mul(&scales.to_device(&self.device)?)?;
+                Ok((full, scaled.to_dtype(dtype)?))
+            }
         }
     }
 

@@ -15,7 +15,10 @@ use super::tea_cache;
 use super::transformer::TransformerConfig;
 use super::vae::{self, Vae};
 use crate::cancel::CheckCancel;
-use crate::checkpoint::{Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names};
+use crate::checkpoint::{
+    Checkpoint, DetectedPart, ModelFiles, ModelFolder, NarrowWeight, PartFiles, SingleForm,
+    SingleFormat, part_names,
+};
 use crate::error::{Error, Result};
 use crate::image::{self, ClipSpec};
 use crate::model::{
@@ -114,6 +117,50 @@ impl Family for Wan {
             }
         }
         Ok(configs)
+    }
+
+    /// Labels are those of ComfyUI-GGUF's converter (`wan`) and of llama.cpp (`t5encoder`); of files
+    /// of autoencoders none is agreed on, and nobody reads it.
+    fn single_form(
+        &self,
+        checkpoint: &Checkpoint,
+        part: &str,
+        format: SingleFormat,
+    ) -> Result<Option<SingleForm>> {
+        let form = |rename, narrow| SingleForm {
+            rename,
+            narrow,
+            architecture: "wan",
+            metadata: Vec::new(),
+            beside: Vec::new(),
+            notes: Vec::new(),
+        };
+        let keep = |name: &str, own: Option<String>| Some(own.unwrap_or_else(|| name.to_owned()));
+        Ok(Some(match part {
+            part_names::TRANSFORMER | part_names::LOW_NOISE => {
+                form(Box::new(move |name| keep(name, names::original(name))), narrow)
+            }
+            part_names::VAE => {
+                let nested = "encoder.down_blocks.0.resnets.0.conv1.weight";
+                let is_nested = checkpoint.part(part)?.shape(nested).is_some();
+                let rename = move |name: &str| keep(name, names::vae_original(name, is_nested));
+                form(Box::new(rename), |_| NarrowWeight::Never)
+            }
+            part_names::TEXT_ENCODER => text::single_form(checkpoint, &PROMPTS, format)?,
+            part_names::IMAGE_ENCODER => image::single_form(),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The matrices of attention and feed-forward in the blocks of a transformer, by the names of
+/// diffusers.
+fn narrow(name: &str) -> NarrowWeight {
+    const MATRICES: [&str; 4] = [".attn1.to_", ".attn2.to_", ".attn2.add_", ".ffn.net."];
+    let in_block = name.starts_with("blocks.") || name.starts_with("vace_blocks.");
+    match in_block && MATRICES.iter().any(|inner| name.contains(inner)) {
+        true => NarrowWeight::Any,
+        false => NarrowWeight::Never,
     }
 }
 
