@@ -324,9 +324,11 @@ impl Weights {
             return Ok(None);
         }
         let place = self.placed(&full, &(out, inner).into())?;
-        let (scale, read_as) = match place.stored {
-            Some(StoredType::Plain(DType::F8E4M3)) => (Some(self.scale_of(&full)?), DType::U8),
-            Some(StoredType::Plain(_)) => (None, dtype),
+        let Some(StoredType::Plain(plain)) = place.stored else { return Ok(None) };
+        self.check_format(&full)?;
+        let (scale, read_as) = match (plain, self.factor(&full)?) {
+            (DType::F8E4M3, Scale::One(scale)) => (Some(scale), DType::U8),
+            (_, Scale::One(1.0)) => (None, dtype),
             _ => return Ok(None),
         };
         let form = (Precision::of(dtype), scale);
