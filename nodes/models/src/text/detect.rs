@@ -128,7 +128,7 @@ mod tests {
                 tokenizer: "tokenizer_2",
                 max_rows: 128,
                 is_cleaned: false,
-                padding: crate::text::Padding::Zeros,
+                padding: crate::text::Padding::Tokens { is_masked: false },
             };
             let files = tokenizer(&form).unwrap();
             let path = "tokenizer_2/tokenizer.json";

@@ -62,9 +62,19 @@ pub struct Probe {
     blocks: Mutex<Vec<AskedBlocks>>,
 }
 
-/// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, and
-/// scales of activations, which are not rounded here.
-const BESIDE: [&str; 5] = ["spiece_model", SCALED, ".scale_input", ".input_scale", ".comfy_quant"];
+/// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, scales
+/// of activations, which are not rounded here, and statistics of an autoencoder of LTX-Video that
+/// nothing reads.
+const BESIDE: [&str; 8] = [
+    "spiece_model",
+    SCALED,
+    ".scale_input",
+    ".input_scale",
+    ".comfy_quant",
+    ".channel",
+    ".mean-of-stds",
+    ".mean-of-stds_over_std-of-means",
+];
 
 /// What the numbers of a weight are multiplied by.
 pub(crate) enum Scale {
