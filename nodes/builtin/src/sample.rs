@@ -88,6 +88,10 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
             real("shift", 1.0).within(0.01, 100.0).or_none().about(
                 "How far noise levels are pushed towards noise; the model's own if not given."
             ),
+            real("fps", 25.0).within(1.0, 240.0).or_none().about(
+                "Frames a second of the clip, for a transformer that is told (LTX-Video: 25 if not \
+                 given). What is written gets its rate from `video.write`."
+            ),
             text("scheduler", "auto").choices(&SCHEDULERS).about(
                 "How steps are taken: as the model's scheduler does, or by UniPC, Euler, \
                  DPM-Solver++ or latent consistency."
@@ -183,6 +187,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     if let Some(part) = &part {
         infer_image(&mut review, facts, part);
         review.take(check_guidance_low(part, facts.is_fed("guidance_low")));
+        review.take(check_frame_rate(part, facts.is_fed("fps")));
     }
     let Some(patches) = patches else {
         infer_start(&mut review, facts, steps);
@@ -433,6 +438,25 @@ fn check_guidance_low(part: &DitHandle, is_fed: bool) -> Result<(), PlanError> {
     }
 }
 
+/// Only some transformers are told how fast a clip runs.
+fn check_frame_rate(part: &DitHandle, is_fed: bool) -> Result<(), PlanError> {
+    match is_fed && part.spec.inputs().frame_rate.is_none() {
+        true => Err(PlanError::at("fps", "this transformer is not told a frame rate")
+            .hint("`video.write` gives a clip its rate")),
+        false => Ok(()),
+    }
+}
+
+/// The frame rate that the transformer is told, where it is told one.
+fn frame_rate(part: &DitHandle, inputs: &Inputs<'_>) -> Result<Option<f64>> {
+    let is_fed = inputs.get("fps").is_some();
+    check_frame_rate(part, is_fed).map_err(refuse)?;
+    match (part.spec.inputs().frame_rate, is_fed) {
+        (Some(_), true) => inputs.real("fps").map(Some),
+        (own, _) => Ok(own),
+    }
+}
+
 fn check_patches(part: &DitHandle, clips: &[ClipFact], patch: [usize; 3]) -> Result<(), PlanError> {
     let inputs = part.spec.inputs();
     if patch_tuple(patch) != inputs.patch {
@@ -540,7 +564,8 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let texts = inputs.list::<Conditioning>("text")?.into_iter();
     let texts = texts.map(|(_, text)| Text::new(&text, image.as_deref())).collect();
     let packed = Packed::new(&part, &patches, (texts, of_clip), (&leading, cx.device()))?;
-    let packed = packed.with_cache(cache).beside(bytes);
+    let frame_rate = frame_rate(&part, inputs)?;
+    let packed = packed.with_cache(cache).beside(bytes).at_frame_rate(frame_rate);
     let stepper = Solver::new(kind, schedule, part.spec.scheduler());
     let run = Run { patches: &patches, start, known, seed: inputs.int("seed")? };
     let (x, trace) = denoise(cx, packed, stepper, guiders(&part, inputs)?, run)?;

@@ -11,6 +11,7 @@
 //! - [`image`]: encoders of pictures that families share.
 //! - [`upscale`]: networks that enlarge frames.
 //! - [`interpolate`]: networks that make frames between frames.
+//! - [`noise`]: normal numbers, the same on every platform.
 //! - [`sampling`]: the noise levels of a run, the steps down them, and what steers them.
 //!
 //! Long computations take a `check_cancel` that runs after every block and may return
@@ -28,11 +29,13 @@ pub mod interpolate;
 mod mirror;
 pub mod model;
 mod names;
+pub mod noise;
 pub mod patch;
 pub mod preview;
 pub mod sampling;
 pub mod text;
 pub mod tile;
+mod timestep;
 pub mod upscale;
 pub mod weight;
 

@@ -226,8 +226,10 @@ fn t5_sees_its_padding_where_a_family_wants_that() {
         assert!(embedded.mask.is_none());
         close(&prompt, &embedded.tensor, &of("padded"), 2e-5);
         // A padding that the encoder does not see is none at all.
-        let zeros = PromptForm { padding: Padding::Zeros, ..T5_PROMPTS };
-        let embedded = t5(&zeros).unwrap().encode(&prompt, go_on).unwrap().tensor;
+        let zeros = PromptForm { padding: Padding::Zeros { is_masked: true }, ..T5_PROMPTS };
+        let embedded = t5(&zeros).unwrap().encode(&prompt, go_on).unwrap();
+        close("mask", &embedded.mask.unwrap(), &of("mask"), 0.0);
+        let embedded = embedded.tensor;
         let expected = of("masked").narrow(0, 0, own).unwrap();
         close(&prompt, &embedded.narrow(0, 0, own).unwrap(), &expected, 2e-5);
         let rest = embedded.narrow(0, own, 32 - own).unwrap();

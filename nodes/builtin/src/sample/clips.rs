@@ -131,6 +131,8 @@ pub(super) struct Packed {
     /// The tokens that are given.
     held: Option<Held>,
     clips: Vec<Clip>,
+    /// Frames a second, where the denoiser is told.
+    frame_rate: Option<f64>,
     cache: Option<CacheChoice>,
     /// Of each clip, with text and without; those of the denoiser that computes.
     caches: Vec<StepCache>,
@@ -199,6 +201,7 @@ impl Packed {
             strengths,
             held,
             clips: patches.clips.clone(),
+            frame_rate: inputs.frame_rate,
             cache: None,
             caches: Vec::new(),
             passes: (0, 0),
@@ -220,6 +223,11 @@ impl Packed {
     /// The same with a step cache.
     pub(super) fn with_cache(self, cache: Option<CacheChoice>) -> Self {
         Packed { cache, ..self }
+    }
+
+    /// The same with clips of another frame rate than the denoiser's own.
+    pub(super) fn at_frame_rate(self, frame_rate: Option<f64>) -> Self {
+        Packed { frame_rate, ..self }
     }
 
     /// How many passes of how many were reused, where there is a step cache.
@@ -410,7 +418,14 @@ impl Packed {
         };
         let (patches, grids, extra) = (&input, &grids, extra.as_ref());
         let strengths = &strengths;
-        let latents = kino_models::model::Packed { patches, extra, grids, timesteps, strengths };
+        let latents = kino_models::model::Packed {
+            patches,
+            extra,
+            grids,
+            timesteps,
+            strengths,
+            frame_rate: self.frame_rate,
+        };
         if caches.is_empty() {
             return self.dit()?.velocity(&latents, &contexts, check_cancel).node();
         }

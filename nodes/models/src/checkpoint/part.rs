@@ -91,6 +91,13 @@ impl PartFiles {
         self
     }
 
+    /// Only those weights whose names are taken, of the same files.
+    #[must_use]
+    pub(crate) fn keeping(mut self, is_taken: impl Fn(&str) -> bool) -> Self {
+        self.place.retain(|name, _| is_taken(name));
+        self
+    }
+
     /// What identifies these weights.
     pub fn identity(&self) -> Identity {
         self.identity

@@ -18,7 +18,7 @@ pub struct Families(Vec<Arc<dyn Family>>);
 impl Default for Families {
     /// Those that are built in.
     fn default() -> Self {
-        Self(vec![Arc::new(super::wan::Wan)])
+        Self(vec![Arc::new(super::wan::Wan), Arc::new(super::ltx::Ltx)])
     }
 }
 
@@ -63,7 +63,7 @@ impl Families {
         let mut family: Option<&Arc<dyn Family>> = None;
         for (part, path) in singles {
             let name = path.display().to_string();
-            let files = PartFiles::of_file(DataFile::open(path, &name)?)?;
+            let files = of_bundle(PartFiles::of_file(DataFile::open(path, &name)?)?, part);
             let (own, DetectedPart { part: found, config, rename }) = self.detect(&files)?;
             if !fits(part, found) {
                 let reason = format!("this is {}, not {}", article(found), article(part));
@@ -134,6 +134,25 @@ impl Families {
             }
         };
         Err(Error::Config { file: files.describe().to_owned(), reason })
+    }
+}
+
+/// What stands before the names of each part in files that hold several (ComfyUI's "checkpoints").
+const BUNDLES: [(&str, &[&str]); 3] = [
+    (part_names::TRANSFORMER, &["model.diffusion_model."]),
+    (part_names::VAE, &["vae.", "first_stage_model."]),
+    (part_names::TEXT_ENCODER, &["text_encoders.", "cond_stage_model.", "conditioner."]),
+];
+
+/// The weights of one part, where a file holds several; all of them where it holds one.
+fn of_bundle(files: PartFiles, part: &str) -> PartFiles {
+    let is_in = |name: &str, bundle: &[&str]| bundle.iter().any(|own| name.starts_with(own));
+    let has = |bundle: &[&str]| files.names().into_iter().any(|name| is_in(name, bundle));
+    let there = BUNDLES.iter().filter(|(_, bundle)| has(bundle)).count();
+    let own = BUNDLES.iter().find(|(name, _)| *name == part).map(|(_, bundle)| *bundle);
+    match own.filter(|own| there > 1 && has(own)) {
+        Some(own) => files.keeping(|name| is_in(name, own)),
+        None => files,
     }
 }
 

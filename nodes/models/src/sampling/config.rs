@@ -76,6 +76,9 @@ pub enum Spacing {
     /// Evenly from 1 to 1/steps, so that the last step is as long as the others: what the pipelines
     /// of FLUX and LTX-Video hand to their scheduler.
     Steps,
+    /// Slowly down to 0.975 in the first half of the steps, then along a parabola to 0: what the
+    /// pipeline of LTX-Video 0.9.5 hands to its scheduler.
+    LinearQuadratic,
 }
 
 /// A scheduler's config, with the keys of diffusers.

@@ -70,12 +70,19 @@ impl Schedule {
             return Ok(plain);
         }
         let train = train as f64;
+        let mut asked = Vec::new();
         let levels = match (config.spacing(), config.is_dynamic()) {
             // In f32, as numpy computes with the levels that a pipeline gives.
             (Spacing::Steps, _) => {
                 let levels = linspace(1.0, 1.0 / steps as f64, steps).into_iter();
                 let shifted = if config.is_dynamic() { time_shifted } else { shifted_f32 };
                 levels.map(|level| f64::from(shifted(level as f32, shift as f32))).collect()
+            }
+            // The model is asked at the levels as they were before they were shifted.
+            (Spacing::LinearQuadratic, _) => {
+                let plain = linear_quadratic(steps).into_iter();
+                asked = plain.map(|level| f64::from(level as f32 * train as f32)).collect();
+                asked.iter().map(|t| shifted(to_f32(t / train), shift)).collect()
             }
             (Spacing::Trained, true) => {
                 let levels = linspace(train, f64::from(1.0 / train as f32) * train, steps);
@@ -86,9 +93,11 @@ impl Schedule {
         };
         let levels = stretched(levels, config.terminal());
         let mut sigmas: Vec<f64> = levels.into_iter().map(to_f32).collect();
-        let timesteps = sigmas.iter().map(|sigma| to_f32(sigma * train)).collect();
+        if asked.is_empty() {
+            asked = sigmas.iter().map(|sigma| to_f32(sigma * train)).collect();
+        }
         sigmas.push(0.0);
-        Ok(Self { sigmas, timesteps })
+        Ok(Self { sigmas, timesteps: asked })
     }
 
     /// Levels linear in σ from 1 to 1/train, shifted; timesteps are cut to integers.
@@ -209,8 +218,29 @@ fn time_shifted(sigma: f32, shift: f32) -> f32 {
     shift / (shift + (1.0 / sigma - 1.0))
 }
 
-/// Levels stretched away from 1 until the last is `terminal` (`stretch_shift_to_terminal`). A single
-/// level of 1 has nothing to be stretched.
+/// 1 − x for x from 0 on: linear up to 0.025 in the first half of the steps, then a parabola that
+/// goes on with the same slope and ends at 1 (`linear_quadratic_schedule` of diffusers'
+/// `pipeline_ltx_condition.py`).
+fn linear_quadratic(steps: usize) -> Vec<f64> {
+    const THRESHOLD: f64 = 0.025;
+    if steps < 2 {
+        return vec![1.0];
+    }
+    let first = steps / 2;
+    let (linear, all) = (first as f64, steps as f64);
+    let (rest, quadratic) = (linear - THRESHOLD * all, all - linear);
+    let square = rest / (linear * quadratic * quadratic);
+    let slope = THRESHOLD / linear - 2.0 * rest / (quadratic * quadratic);
+    let start = square * linear * linear;
+    let at = |i: usize| match (i < first, i as f64) {
+        (true, i) => i * THRESHOLD / linear,
+        (false, i) => square * i * i + slope * i + start,
+    };
+    (0..steps).map(|i| 1.0 - at(i)).collect()
+}
+
+/// Levels stretched away from 1 until the last is `terminal` (`stretch_shift_to_terminal`). A
+/// single level of 1 has nothing to be stretched.
 fn stretched(levels: Vec<f64>, terminal: Option<f64>) -> Vec<f64> {
     match (terminal, levels.last()) {
         (Some(terminal), Some(last)) if *last < 1.0 => {

@@ -29,12 +29,16 @@ pub struct PromptForm {
 /// What stands in the rows past the end of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
-    /// Zeros, which count as the rows of the prompt do; the encoder does not see them (Wan).
-    Zeros,
+    /// Zeros, which the encoder does not see.
+    Zeros {
+        /// Whether a mask says that they do not count (LTX-Video 0.9.5); without one they count as
+        /// the rows of the prompt do (Wan).
+        is_masked: bool,
+    },
     /// Padding tokens, encoded with the prompt and seen by it.
     Tokens {
-        /// Whether a mask says which rows are the prompt's own, and only they count (LTX-Video);
-        /// without one all do (FLUX).
+        /// Whether a mask says which rows are the prompt's own, and only they count (LTX-Video 0.9.0
+        /// and 0.9.1); without one all do (FLUX).
         is_masked: bool,
     },
 }

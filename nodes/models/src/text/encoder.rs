@@ -59,13 +59,15 @@ impl T5Encoder {
     pub fn encode(&self, prompt: &str, check_cancel: &mut CheckCancel<'_>) -> Result<Embedding> {
         let mut ids = self.tokens.encode(&prepared(prompt, &self.form))?;
         let (own, rows) = (ids.len(), self.tokens.length());
-        let Padding::Tokens { is_masked } = self.form.padding else {
-            let embedded = self.model.encode(&ids, check_cancel)?; // [tokens, d_model]
-            let tensor = embedded.pad_with_zeros(0, 0, rows - own)?; // [text length, d_model]
-            return Ok(Embedding { tensor: tensor.to_dtype(DType::F32)?, mask: None });
+        let is_masked = match self.form.padding {
+            Padding::Zeros { is_masked } => is_masked,
+            Padding::Tokens { is_masked } => {
+                ids.resize(rows, self.pad);
+                is_masked
+            }
         };
-        ids.resize(rows, self.pad);
-        let tensor = self.model.encode(&ids, check_cancel)?.to_dtype(DType::F32)?;
+        let embedded = self.model.encode(&ids, check_cancel)?; // [tokens, d_model]
+        let tensor = embedded.pad_with_zeros(0, 0, rows - ids.len())?.to_dtype(DType::F32)?;
         let counts: Vec<f32> = (0..rows).map(|row| f32::from(row < own)).collect();
         let mask = is_masked.then(|| Tensor::from_vec(counts, rows, tensor.device()));
         Ok(Embedding { tensor, mask: mask.transpose()? })

@@ -21,7 +21,7 @@ pub const PROMPTS: PromptForm = PromptForm {
     tokenizer: "tokenizer",
     max_rows: 512,
     is_cleaned: true,
-    padding: Padding::Zeros,
+    padding: Padding::Zeros { is_masked: false },
 };
 
 /// A part as `model_index.json` lists it: library and class, or two nulls where it has none.

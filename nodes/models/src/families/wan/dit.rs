@@ -192,7 +192,8 @@ impl Dit {
         contexts: &[&Context],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        let latents = Packed { patches, extra: None, grids, timesteps, strengths: &[] };
+        let (strengths, frame_rate) = (&[][..], None);
+        let latents = Packed { patches, extra: None, grids, timesteps, strengths, frame_rate };
         self.velocity_of(&latents, contexts, check_cancel)
     }
 
@@ -280,7 +281,7 @@ impl Dit {
         latents: &Packed<'_>,
         contexts: &[&'a Context],
     ) -> Result<(Pass<'a, Context>, Tensor)> {
-        let Packed { patches, extra, grids, timesteps, strengths } = *latents;
+        let Packed { patches, extra, grids, timesteps, strengths, .. } = *latents;
         self.check(patches, grids, contexts)?;
         let patches = patches.to_device(&self.device)?.to_dtype(self.dtype)?;
         let patches = match self.control {

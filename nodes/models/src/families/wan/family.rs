@@ -25,6 +25,7 @@ use crate::model::{
     Component, Decode, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings, Encode,
     ExtraChannels, Family, FrameDecoder, FrameEncoder, GivenInput, ImageEncoderSpec, LatentLayout,
     LowNoise, Model, Packed, Projected, RunSize, TextEncoderSpec, TimestepInput, VideoVae,
+    WholeDecode,
 };
 use crate::patch::Grid;
 use crate::preview::RgbMap;
@@ -215,6 +216,7 @@ impl WanDenoiser {
             conditioning: [text].into_iter().chain(image).collect(),
             timesteps,
             given,
+            frame_rate: None,
         };
         Self { config, scheduler, inputs, is_expert: false }
     }
@@ -376,18 +378,21 @@ impl FrameEncoder for Vae {
 }
 
 impl FrameDecoder for Vae {
-    fn open(&self) -> Result<Box<dyn Decode>> {
-        Ok(Box::new(self.decoder()?))
+    fn open(&self) -> Result<Option<Box<dyn Decode>>> {
+        Ok(Some(Box::new(self.decoder()?)))
     }
 
-    fn decode_tiles(
+    fn decode_whole(
         &self,
         latent: &Tensor,
-        tile: Tile,
+        how: &WholeDecode,
         done: &mut dyn FnMut(usize, usize),
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Vec<Tensor>> {
-        Vae::decode_tiles(self, latent, tile, done, check_cancel)
+        match how.tile {
+            Some(tile) => self.decode_tiles(latent, tile, done, check_cancel),
+            None => Ok(vec![self.decode(latent, None, check_cancel)?]),
+        }
     }
 
     fn rgb_map(&self) -> Result<Option<RgbMap>> {
