@@ -651,7 +651,11 @@ pub trait FrameDecoder: Send + Sync {
         let none = || Error::input("this decoder has no way to decode a latent");
         let (mut decoder, count) = (self.open()?.ok_or_else(none)?, latent.dim(1)?);
         let mut frame = |index: usize| {
-            let frames = decoder.push(&latent.narrow(1, index, 1)?.squeeze(1)?, check_cancel)?;
+            let latent = latent.narrow(1, index, 1)?.squeeze(1)?;
+            let frames = match index + 1 < count {
+                true => decoder.push(&latent, check_cancel)?,
+                false => decoder.finish(&latent, check_cancel)?,
+            };
             done(index + 1, count);
             Ok(frames)
         };
@@ -678,6 +682,15 @@ pub trait Encode {
     /// # Errors
     /// When the shape does not fit, or it is cancelled.
     fn push(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor>;
+
+    /// Encodes the last chunk: the same numbers, but nothing needs to be kept behind it. Nothing is
+    /// encoded after it.
+    ///
+    /// # Errors
+    /// As [`Encode::push`].
+    fn finish(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        self.push(frames, check_cancel)
+    }
 }
 
 /// A latent being decoded, frame by frame.
@@ -688,6 +701,15 @@ pub trait Decode {
     /// # Errors
     /// When the shape does not fit, or it is cancelled.
     fn push(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor>;
+
+    /// Decodes the last latent frame: the same numbers, but nothing needs to be kept behind it.
+    /// Nothing is decoded after it.
+    ///
+    /// # Errors
+    /// As [`Decode::push`].
+    fn finish(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        self.push(latent, check_cancel)
+    }
 }
 
 /// What is known of a network that enlarges frames, before its weights are read.

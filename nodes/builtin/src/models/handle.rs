@@ -338,8 +338,8 @@ impl DitHandle {
         }
     }
 
-    /// Its weights as a plan counts them, held so. Of two experts none is named: a step keeps the weights
-    /// that it names, and the one that does not compute may have to leave for the other.
+    /// Its weights as a plan counts them, held so. Of two experts none is named: a step keeps the
+    /// weights that it names, and the one that does not compute may have to leave for the other.
     pub(crate) fn planned_weights(&self, fit: &WeightFit) -> Vec<PlannedWeights> {
         if self.low_noise.is_some() {
             return Vec::new();
