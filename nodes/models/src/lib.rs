@@ -21,6 +21,7 @@
 
 pub mod cancel;
 pub mod checkpoint;
+mod clip;
 pub mod convert;
 pub mod error;
 pub mod families;

@@ -76,7 +76,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "caption_channels": size("caption_projection.linear_1.weight", 1),
         NEW: said["causal_temporal_positioning"].as_bool().unwrap_or(layers == LAYERS_13B),
     });
-    Ok(Some(DetectedPart { part: part_names::TRANSFORMER, config, rename: Box::new(rename) }))
+    Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename)))
 }
 
 /// The layers of the 13B transformer (0.9.7 and later), where the header does not say how it counts
@@ -145,7 +145,7 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "patch_size": patch,
         NEW: is_new,
     });
-    Ok(Some(DetectedPart { part: part_names::VAE, config, rename: Box::new(rename) }))
+    Ok(Some(DetectedPart::new(part_names::VAE, config, rename)))
 }
 
 /// Shapes of an autoencoder by the names of diffusers.
