@@ -59,6 +59,13 @@ fn cpu() -> [f64; 2] {
     [ticks(11) / 100.0, ticks(12) / 100.0]
 }
 
+/// Bytes that this process has read so far, from whatever lies behind.
+fn read() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+}
+
 /// Seconds since then, with those of the processor.
 fn since((begun, before): (Instant, [f64; 2])) -> [f64; 3] {
     let now = cpu();
@@ -149,16 +156,16 @@ fn streamed(folder: &Path) -> Value {
     let run = (most * 16 * 5120 * 4 + config.num_layers * 2 * 512 * 5120 * 4) as u64;
     let fit = sizes.fit(memory().saturating_sub(run));
     drop_cache(folder);
-    let begun = (Instant::now(), cpu());
+    let (begun, before) = ((Instant::now(), cpu()), read());
     let dit = Dit::load(&config, &weights.with_residency(fit.residency.clone())).expect("it fits");
-    let load = since(begun);
+    let (load, loaded) = (since(begun), read() - before);
     let times: Vec<Value> = tokens()
         .into_iter()
         .map(|tokens| json!([tokens, forward(&dit, tokens, 1, || drop_cache(folder))]))
         .collect();
     json!({
         "blocks": fit.blocks, "resident": fit.resident, "streamed": fit.streamed,
-        "loaded": fit.bytes, "load": load, "times": times,
+        "loaded": loaded, "load": load, "times": times,
         "peak": kino_runtime::peak_of_process(),
     })
 }

@@ -285,7 +285,8 @@ fn denoisers_take_the_memory_that_was_planned_in_memory_and_streamed() {
 }
 
 /// With a budget that the weights do not fit into the result is that of a larger one, and plan and
-/// run say what is read in every pass; one that is too small for that is refused with what it needs.
+/// run say what is read in every pass; one that is too small for that is refused with what it
+/// needs.
 #[test]
 fn weights_that_do_not_fit_are_streamed() {
     let place = large_place();

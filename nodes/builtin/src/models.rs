@@ -157,6 +157,7 @@ impl Models {
     /// Lets the weights go of a model that was exchanged, but for those that another one shares.
     fn forget(&self, exchanged: &OpenModel) {
         let exact = |model: &OpenModel| -> Vec<[u8; 32]> {
+            let others = model.parts.other_text_encoders.iter().map(|part| Some(part.part));
             let parts = [
                 model.parts.text_encoder.as_ref().map(|part| part.part),
                 model.parts.image_encoder.as_ref().map(|part| part.part),
@@ -165,7 +166,7 @@ impl Models {
                 model.parts.vae.as_ref().map(|part| part.part),
             ];
             let files =
-                parts.into_iter().flatten().filter_map(|part| model.checkpoint.part(part).ok());
+                others.chain(parts).flatten().filter_map(|part| model.checkpoint.part(part).ok());
             files.map(|files| files.identity().exact).collect()
         };
         let mut places: Vec<(RequestLocation, Arc<OpenModel>)> = Vec::new();

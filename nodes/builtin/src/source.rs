@@ -311,7 +311,7 @@ pub const MODEL_KINDS: [&str; 9] = [
 pub(crate) fn folders_of(part: &str) -> &'static [&'static str] {
     match part {
         part_names::VAE => &["vae"],
-        part_names::TEXT_ENCODER => &["text_encoders", "clip"],
+        part_names::TEXT_ENCODER | part_names::TEXT_ENCODER_2 => &["text_encoders", "clip"],
         part_names::IMAGE_ENCODER => &["clip_vision"],
         _ => &["diffusion_models", "unet"],
     }

@@ -385,7 +385,12 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
             for index in 0..count {
                 cx.check_cancel()?;
                 let frame = latent.tensor.narrow(1, index, 1)?.squeeze(1)?; // [c, h, w]
-                keep(decoder.push(&frame, &mut check_cancel(cx.cancel)).node()?)?; // [t, H, W, 3]
+                let mut check_cancel = check_cancel(cx.cancel);
+                let frames = match index + 1 < count {
+                    true => decoder.push(&frame, &mut check_cancel),
+                    false => decoder.finish(&frame, &mut check_cancel),
+                };
+                keep(frames.node()?)?; // [t, H, W, 3]
                 cx.progress(index + 1, count);
             }
         }
@@ -519,7 +524,12 @@ impl Encoding {
             cx.check_cancel()?;
             let chunk = source.take(encoder.next_frames())?; // [t, H, W, 3]
             let chunk = chunk.affine(2.0, -1.0)?; // 0…1 to −1…1
-            take(index, encoder.push(&chunk, &mut check_cancel(cx.cancel)).node()?)?;
+            let mut check_cancel = check_cancel(cx.cancel);
+            let latent = match index + 1 < count {
+                true => encoder.push(&chunk, &mut check_cancel),
+                false => encoder.finish(&chunk, &mut check_cancel),
+            };
+            take(index, latent.node()?)?;
             self.progress.0 += 1;
             cx.progress(self.progress.0, self.progress.1);
         }

@@ -29,5 +29,5 @@ pub use opened::Checkpoint;
 pub(crate) use part::TensorEntry;
 pub use part::{Identity, PartFiles};
 pub use single::{
-    DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,
+    Cut, DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,
 };

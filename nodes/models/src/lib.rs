@@ -22,6 +22,7 @@
 
 pub mod cancel;
 pub mod checkpoint;
+mod clip;
 pub mod convert;
 pub mod error;
 pub mod families;

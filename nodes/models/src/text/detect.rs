@@ -36,14 +36,39 @@ pub(super) const INNER: [(&str, &str); 10] = [
     ("ffn_norm", "layer.1.layer_norm"),
 ];
 
-/// What transformers calls a weight that llama.cpp calls `name`; none where it is not one of its.
+/// What Wan's authors call the weights of UMT5 (`wan/modules/t5.py`) outside of the layers, and
+/// what transformers calls them.
+const WAN_OUTER: [(&str, &str); 2] =
+    [("token_embedding", "shared"), ("norm", "encoder.final_layer_norm")];
+
+/// The same inside a layer.
+const WAN_INNER: [(&str, &str); 10] = [
+    ("attn.q", "layer.0.SelfAttention.q"),
+    ("attn.k", "layer.0.SelfAttention.k"),
+    ("attn.v", "layer.0.SelfAttention.v"),
+    ("attn.o", "layer.0.SelfAttention.o"),
+    ("pos_embedding.embedding", "layer.0.SelfAttention.relative_attention_bias"),
+    ("norm1", "layer.0.layer_norm"),
+    ("ffn.gate.0", "layer.1.DenseReluDense.wi_0"),
+    ("ffn.fc1", "layer.1.DenseReluDense.wi_1"),
+    ("ffn.fc2", "layer.1.DenseReluDense.wo"),
+    ("norm2", "layer.1.layer_norm"),
+];
+
+/// What transformers calls a weight that llama.cpp or Wan's authors call `name`; none where it is
+/// not one of theirs.
 fn transformers(name: &str) -> Option<String> {
     let layer = name.strip_suffix(".weight")?;
-    if let Some((_, own)) = OUTER.iter().find(|(llama, _)| *llama == layer) {
+    let mut outer = OUTER.iter().chain(&WAN_OUTER);
+    if let Some((_, own)) = outer.find(|(other, _)| *other == layer) {
         return Some(format!("{own}.weight"));
     }
-    let (index, inner) = layer.strip_prefix("enc.blk.")?.split_once('.')?;
-    let (_, own) = INNER.iter().find(|(llama, _)| *llama == inner)?;
+    let (names, inner) = match layer.strip_prefix("enc.blk.") {
+        Some(inner) => (&INNER, inner),
+        None => (&WAN_INNER, layer.strip_prefix("blocks.")?),
+    };
+    let (index, inner) = inner.split_once('.')?;
+    let (_, own) = names.iter().find(|(other, _)| *other == inner)?;
     let index: usize = index.parse().ok()?;
     Some(format!("encoder.block.{index}.{own}.weight"))
 }
@@ -86,7 +111,7 @@ pub(crate) fn detect(files: &PartFiles, form: &PromptForm) -> Option<DetectedPar
         "feed_forward_proj": "gated-gelu",
     });
     let config = files.own_config().unwrap_or(derived);
-    Some(DetectedPart { part: form.encoder, config, rename: Box::new(rename) })
+    Some(DetectedPart::new(form.encoder, config, rename))
 }
 
 /// The tokenizer for such an encoder, as files of a model: path and contents.

@@ -212,8 +212,8 @@ impl Layer {
     pub fn relative_bias(&self, buckets: &Tensor) -> Result<Option<Tensor>> {
         let Some(table) = &self.bias else { return Ok(None) };
         let tokens = buckets.dim(0)?.isqrt();
-        let bias = table.index_select(buckets, 0)?; // [tokens·tokens, heads]
-        let bias = bias.t()?.contiguous()?; // [heads, tokens·tokens]
+        // The small table is turned, not what is made of it.
+        let bias = table.t()?.contiguous()?.index_select(buckets, 1)?; // [heads, tokens·tokens]
         Ok(Some(bias.reshape((self.heads, tokens, tokens))?))
     }
 }

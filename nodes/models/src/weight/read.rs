@@ -1,5 +1,7 @@
 //! Reading a stored tensor into memory of its own, in the type in which it is computed with.
 
+use std::ops::Range;
+
 use bytemuck::Zeroable;
 use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
@@ -47,6 +49,28 @@ pub(super) fn tensor(
     }?;
     entry.file.check_unchanged()?;
     Ok(read)
+}
+
+/// Some rows of a stored matrix of plain numbers, likewise.
+///
+/// # Errors
+/// As [`tensor`], and when there are no such rows.
+pub(super) fn rows(
+    entry: &TensorEntry<'_>,
+    name: &str,
+    dtype: DType,
+    rows: Range<usize>,
+) -> Result<Tensor> {
+    let (StoredType::Plain(stored), &[all, inner]) = (check_type(entry, name)?, entry.shape) else {
+        return Err(Error::input(format!("`{name}` is no matrix of plain numbers")));
+    };
+    if rows.end > all || rows.is_empty() {
+        return Err(Error::input(format!("`{name}` has {all} rows: {rows:?} are none of them")));
+    }
+    let skipped = rows.start as u64 * inner as u64 * stored.size_in_bytes() as u64;
+    let shape = [rows.len(), inner];
+    let part = TensorEntry { offset: entry.offset + skipped, shape: &shape, ..*entry };
+    tensor(&part, name, dtype, &Device::Cpu)
 }
 
 /// The shape of a matrix in blocks, its rows in bytes.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
+use kino_kernels::{PackedMatrix, Precision};
 
 use super::dense::{Adapter, Weight};
 use super::lora::Lora;
@@ -62,14 +63,15 @@ pub struct Probe {
 }
 
 /// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, scales
-/// of activations, which are not rounded here, and statistics of an autoencoder of LTX-Video that
-/// nothing reads.
-const BESIDE: [&str; 8] = [
+/// of activations, which are not rounded here, positions of CLIP, which are counted, and
+/// statistics of an autoencoder of LTX-Video that nothing reads.
+const BESIDE: [&str; 9] = [
     "spiece_model",
     SCALED,
     ".scale_input",
     ".input_scale",
     ".comfy_quant",
+    ".position_ids",
     ".channel",
     ".mean-of-stds",
     ".mean-of-stds_over_std-of-means",
@@ -295,7 +297,10 @@ impl Weights {
             let weight = Weight::Dense(self.with_differences(&full, tensor)?);
             return Ok((self.packed(weight, dtype)?, adapters));
         }
-        let read = || self.packed(self.unstored().unpacked(inner, out, dtype)?, dtype);
+        let read = || match self.packed_in_pieces(inner, out, dtype)? {
+            Some(packed) => Ok(packed),
+            None => self.packed(self.unstored().unpacked(inner, out, dtype)?, dtype),
+        };
         let stored = self.store.as_ref().map(|store| &store.matrices);
         Ok((get_or_read(stored, &full, dtype, read)?, adapters))
     }
@@ -319,6 +324,30 @@ impl Weights {
             }
             _ => Weight::Dense(self.base("weight", (out, inner).into(), dtype)?.1),
         })
+    }
+
+    /// The matrix `weight`, `[out, inner]`, without adapters, packed for products in `dtype` while it
+    /// is read: so no more than a piece of it is ever held twice. None where it is stored in a form
+    /// that is not packed so.
+    fn packed_in_pieces(&self, inner: usize, out: usize, dtype: DType) -> Result<Option<Weight>> {
+        let full = self.full("weight");
+        if self.is_probing() || !matches!(self.device, Device::Cpu) {
+            return Ok(None);
+        }
+        let place = self.placed(&full, &(out, inner).into())?;
+        let Some(StoredType::Plain(plain)) = place.stored else { return Ok(None) };
+        self.check_format(&full)?;
+        let (scale, read_as) = match (plain, self.factor(&full)?) {
+            (DType::F8E4M3, Scale::One(scale)) => (Some(scale), DType::U8),
+            (_, Scale::One(1.0)) => (None, dtype),
+            _ => return Ok(None),
+        };
+        let form = (Precision::of(dtype), scale);
+        let packed = PackedMatrix::pack_pieces([out, inner], form, |rows| {
+            kino_kernels::check_cancelled()?;
+            read::rows(&place, &full, read_as, rows)
+        });
+        packed.map(|packed| Some(Weight::Packed(packed)))
     }
 
     /// A matrix that was made of these weights, `[out, inner]`, packed for products in the compute
@@ -543,16 +572,7 @@ impl Weights {
 
     /// The numbers of a weight as they are stored, in a type.
     fn stored(&self, full: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
-        self.ask(full);
-        let place = self.files.find(full)?;
-        if place.shape != shape.dims() {
-            return Err(Error::WeightShape {
-                file: place.file.name().to_owned(),
-                name: full.to_owned(),
-                expected: shape.dims().to_vec(),
-                found: place.shape.to_vec(),
-            });
-        }
+        let place = self.placed(full, &shape)?;
         if self.probe.is_some() {
             if read::check_type(&place, full)? == StoredType::Int8 && dtype != DType::U8 {
                 return Err(read::type_error(&place, full));
@@ -564,6 +584,21 @@ impl Weights {
             read::tensor(&place, full, dtype, &self.device)
         };
         get_or_read(self.store.as_ref().map(|store| &store.tensors), full, dtype, read)
+    }
+
+    /// Where a weight of this shape lies.
+    fn placed(&self, full: &str, shape: &Shape) -> Result<TensorEntry<'_>> {
+        self.ask(full);
+        let place = self.files.find(full)?;
+        match place.shape == shape.dims() {
+            true => Ok(place),
+            false => Err(Error::WeightShape {
+                file: place.file.name().to_owned(),
+                name: full.to_owned(),
+                expected: shape.dims().to_vec(),
+                found: place.shape.to_vec(),
+            }),
+        }
     }
 
     fn full(&self, name: &str) -> String {

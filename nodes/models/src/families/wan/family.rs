@@ -88,6 +88,7 @@ impl Family for Wan {
                 part: "vae",
                 spec: Arc::new(WanVae(config)),
             }),
+            other_text_encoders: Vec::new(),
         })
     }
 
@@ -408,10 +409,18 @@ impl Encode for vae::Encoder {
     fn push(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         vae::Encoder::push(self, frames, check_cancel)
     }
+
+    fn finish(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        vae::Encoder::finish(self, frames, check_cancel)
+    }
 }
 
 impl Decode for vae::Decoder {
     fn push(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         vae::Decoder::push(self, latent, check_cancel)
+    }
+
+    fn finish(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        vae::Decoder::finish(self, latent, check_cancel)
     }
 }
