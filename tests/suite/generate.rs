@@ -107,6 +107,22 @@ fn what_is_wrong_with_a_model_is_told_before_anything_runs() {
     check(told(&reference("qwen3.gguf"), r#""family": "sora""#), &["family", "wan"]);
 }
 
+/// The graph that shows it, with a model that answers nonsense.
+#[test]
+fn the_graph_of_an_expanded_prompt_runs() {
+    let rig = Rig::new();
+    let graph = kino_tests::root().join("graphs/expanded_prompt.ron");
+    let model = reference("qwen3.gguf").display().to_string();
+    let mut inputs = Inputs::new();
+    for (name, value) in [("model", &*model), ("family", "none"), ("frames", "1"), ("steps", "1")] {
+        inputs.set(name, value);
+    }
+    let run = rig.engine.open(&graph).unwrap().run(inputs).out(rig.folder.path().join("out"));
+    let done = run.start().unwrap().wait().unwrap_or_else(|error| panic!("{error}"));
+    assert!(!done.output::<String>("prompt").unwrap().is_empty());
+    assert!(done.output::<std::path::PathBuf>("video").unwrap().is_file());
+}
+
 /// What a text takes is foreseen: a budget below it is refused in the plan.
 #[test]
 fn a_model_that_does_not_fit_is_refused_in_the_plan() {

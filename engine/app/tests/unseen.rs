@@ -267,8 +267,8 @@ fn what_planning_refuses_a_check_refuses() {
             r#""image": (type: "Path", default: "pictures/first.png", about"#,
         );
         let text = text.replace(
-            r#""model": (type: "Path", about"#,
-            &format!(r#""model": (type: "Path", default: {language_model:?}, about"#),
+            r#""model": (type: "Text", about"#,
+            &format!(r#""model": (type: "Text", default: {language_model:?}, about"#),
         );
         for _ in 0..rounds {
             let text = changed(&text, &mut dice);
