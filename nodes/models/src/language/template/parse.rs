@@ -349,7 +349,7 @@ impl<'t> Tokens<'t> {
         let mut left = operand(self)?;
         while let Some(op) = ops.iter().find(|op| self.takes(op)) {
             self.operation()?;
-            left = Expr::Binary(*op, Box::new(left), Box::new(operand(self)?));
+            left = Expr::Binary(op, Box::new(left), Box::new(operand(self)?));
         }
         Ok(left)
     }

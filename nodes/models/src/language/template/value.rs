@@ -6,6 +6,9 @@ use std::rc::Rc;
 /// Lists and maps in each other at most.
 const DEEPEST: u8 = 24;
 
+/// An entry of a map.
+pub(super) type Entry = (Rc<str>, Value);
+
 /// A value. Lists and maps know how deep they are, so that what walks through them ends.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
@@ -16,9 +19,9 @@ pub(super) enum Value {
     Real(f64),
     Text(Rc<str>),
     List(Rc<[Value]>, u8),
-    Map(Rc<[(Rc<str>, Value)]>, u8),
+    Map(Rc<[Entry]>, u8),
     /// What `namespace()` gives: a map that is changed. It lies in nothing else.
-    Namespace(Rc<RefCell<Vec<(Rc<str>, Value)>>>),
+    Namespace(Rc<RefCell<Vec<Entry>>>),
     /// A macro, by its number.
     Macro(usize),
 }
