@@ -269,14 +269,16 @@ fn functions_of_rows_and_numbers() {
                 let sum: f64 = x.iter().map(|x| (x - top).exp()).sum();
                 x.iter().map(|x| (x - top).exp() / sum).collect()
             });
-            let rope = by_rows(&x64, width, &|row, x| {
+            let turn_row = |row: usize, x: &[f64]| -> Vec<f64> {
                 let pairs = x.chunks(2).enumerate();
                 let turn = pairs.flat_map(|(i, pair)| {
                     let (c, s) = (cos64[row * half + i], sin64[row * half + i]);
                     [pair[0] * c - pair[1] * s, pair[0] * s + pair[1] * c]
                 });
                 turn.collect()
-            });
+            };
+            let rope = by_rows(&x64, width, &turn_row);
+            let both = by_rows(&rms_norm, width, &turn_row);
             let gated = each(&|x, i| x + y64[i] * own64[i % width]);
             let sum = each(&|x, i| x + y64[i]);
             let product = each(&|x, i| x * y64[i]);
@@ -295,6 +297,7 @@ fn functions_of_rows_and_numbers() {
                     ("modulate", crate::modulate(&x, &own, &y, 1e-6), &modulate),
                     ("softmax_last", crate::softmax_last(&x), &softmax),
                     ("rope", crate::rope_interleaved(&tokens, &cos, &sin), &rope),
+                    ("rms_norm_rope", crate::rms_norm_rope(&x, &own, 1e-6, 1, (&cos, &sin)), &both),
                     ("gate_add", crate::gate_add(&x, &y, &own), &gated),
                     ("add", crate::add(&x, &y), &sum),
                     ("multiply", crate::multiply(&x, &y), &product),

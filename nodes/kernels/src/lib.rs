@@ -29,8 +29,9 @@
 //! - `upsample_nearest2d` and CPU `conv2d` (slow, and no bf16): [`upsample_nearest2`], [`conv`].
 //! - `softmax_last_dim`, `rope` and `flash_attn` of candle-nn, which drop gradients silently: a
 //!   tensor that tracks operations takes the composite form, which keeps them.
-//! - Nesting: no candle operation runs inside a rayon task of ours, so its second thread pool is
-//!   never entered from the first.
+//! - Nesting: no candle operation of more than a few thousand numbers runs inside a rayon task, so
+//!   that its second thread pool is never entered from the first ([`side_by_side`] is for passes
+//!   whose tensors are smaller).
 //!
 //! # Errors
 //!
@@ -75,12 +76,13 @@ mod warp;
 mod widened;
 
 pub use activation::{
-    add, clamp_finite, gelu, gelu_tanh, multiply, rope_interleaved, silu, span_attention,
+    add, clamp_finite, gelu, gelu_tanh, multiply, rms_norm_rope, rope_interleaved, silu,
+    span_attention,
 };
 pub use attention::{attention, attention_with_bias};
 pub use block_linear::linear_blocks;
 pub use blocks::{BlockType, widen_blocks, widen_rows};
-pub use cancel::{CancelGuard, IsCancelled, cancelled_by, is_cancelled};
+pub use cancel::{CancelGuard, IsCancelled, cancelled_by, is_cancelled, side_by_side};
 pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};
 pub use e4m3::e4m3;

@@ -118,15 +118,12 @@ impl Block {
         &self,
         y: &Tensor,
         clips: &[Clip<'_>],
-        (cos, sin): (&Tensor, &Tensor),
+        rotation: (&Tensor, &Tensor),
         epilogue: LinearEpilogue<'_>,
     ) -> Result<Tensor> {
         let own = &self.own;
-        let turned = |x: Tensor, norm: &RmsNorm| -> Result<Tensor> {
-            Ok(kernels::rope_interleaved(&own.split(&norm.forward(&x)?)?, cos, sin)?)
-        };
-        let query = turned(own.query.forward(y)?, &own.query_norm)?;
-        let key = turned(own.key.forward(y)?, &own.key_norm)?;
+        let query = own.query_norm.rotated(&own.query.forward(y)?, own.heads, rotation)?;
+        let key = own.key_norm.rotated(&own.key.forward(y)?, own.heads, rotation)?;
         let value = own.split(&own.value.forward(y)?)?; // [tokens, heads, head_dim]
         let within = |clip: &Clip<'_>| {
             let own_rows = |t: &Tensor| t.narrow(0, clip.start, clip.tokens)?.transpose(0, 1);
