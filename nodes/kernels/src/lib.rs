@@ -9,8 +9,10 @@
 //! # Products
 //!
 //! Linear layers multiply by a [`PackedMatrix`], packed once when it is loaded: panels of 32
-//! outputs, interleaved along the sum, of f32, of pairs of bf16, or of eight bits a number, which
-//! are widened a panel at a time. The innermost loop is chosen by tier (AVX-512 with `vdpbf16ps`,
+//! outputs, interleaved along the sum, of f32, of pairs of bf16, of eight bits a number, or of
+//! ggml's blocks. What is narrower than its product is widened a piece of a panel at a time, into
+//! the words that the product reads, so that no matrix ever lies in memory in a wider type. Whole
+//! numbers of eight bits are exact in bf16, too: their scales multiply the sums. The innermost loop is chosen by tier (AVX-512 with `vdpbf16ps`,
 //! AVX-512, AVX2, plain). Sums are f32, and what becomes of them ([`LinearEpilogue`]) is done
 //! before they are written. Attention packs keys and values in the same way. Convolutions of f32
 //! multiply by the `gemm` crate, single-threaded; those of bf16 have no fast path.
@@ -44,7 +46,7 @@ mod activation;
 #[cfg(test)]
 mod against_f64;
 mod attention;
-mod block_linear;
+mod block_panels;
 mod blocks;
 mod buffer;
 mod cancel;
@@ -56,7 +58,6 @@ mod direct;
 mod e4m3;
 mod epilogue;
 mod filter;
-mod int8;
 mod layout;
 mod linear;
 mod math;
@@ -73,14 +74,12 @@ mod rotate;
 mod rows;
 mod tier;
 mod warp;
-mod widened;
 
 pub use activation::{
     add, clamp_finite, gelu, gelu_tanh, multiply, rms_norm_rope, rope_interleaved, silu,
     span_attention,
 };
 pub use attention::{attention, attention_with_bias};
-pub use block_linear::linear_blocks;
 pub use blocks::{BlockType, widen_blocks, widen_rows};
 pub use cancel::{CancelGuard, IsCancelled, cancelled_by, is_cancelled, side_by_side};
 pub use conv::{conv, conv_sum};
@@ -88,9 +87,8 @@ pub use conv_weights::{ConvInput, ConvWeights};
 pub use e4m3::e4m3;
 pub use epilogue::{Activation, Epilogue};
 pub use filter::Filter;
-pub use int8::linear_int8;
 pub use layout::Padding;
-pub use linear::{LinearEpilogue, linear, linear_e4m3, linear_packed};
+pub use linear::{LinearEpilogue, linear, linear_blocks, linear_e4m3, linear_int8, linear_packed};
 pub use micro::Precision;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
 pub use packed::PackedMatrix;
