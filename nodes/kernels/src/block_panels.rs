@@ -3,7 +3,7 @@
 //!
 //! A block of a file holds numbers that follow one another along a row. Here the blocks of the 32
 //! rows of a panel lie beside one another: what widens them works on 32 columns at a time and
-//! writes words where the innermost product reads them, and no matrix is ever there in a wider type.
+//! writes words where the innermost product reads them. No matrix is ever there in a wider type.
 //!
 //! Of each block of a panel there are, for 32 columns each: `d` (halves), `m` where the form has
 //! minima, for every group its scale and its minimum (a byte each, where there are several groups),

@@ -58,8 +58,8 @@ fn each(bytes: &[u8], words: &mut [u32], bits: impl Fn(u8) -> u32) {
     words.iter_mut().zip(bytes).for_each(|(word, byte)| *word = bits(*byte));
 }
 
-/// Words of bytes whose numbers bf16 holds: pairs of those that lie `width` bytes apart, zeros where
-/// the last row has none beside it.
+/// Words of bytes whose numbers bf16 holds: pairs of those that lie `width` bytes apart, zeros
+/// where the last row has none beside it.
 #[inline(always)]
 fn pairs(bytes: &[u8], width: usize, words: &mut [u32], bits: impl Fn(u8) -> u32) {
     for (words, bytes) in words.chunks_exact_mut(width).zip(bytes.chunks(2 * width)) {

@@ -12,10 +12,11 @@
 //! outputs, interleaved along the sum, of f32, of pairs of bf16, of eight bits a number, or of
 //! ggml's blocks. What is narrower than its product is widened a piece of a panel at a time, into
 //! the words that the product reads, so that no matrix ever lies in memory in a wider type. Whole
-//! numbers of eight bits are exact in bf16, too: their scales multiply the sums. The innermost loop is chosen by tier (AVX-512 with `vdpbf16ps`,
-//! AVX-512, AVX2, plain). Sums are f32, and what becomes of them ([`LinearEpilogue`]) is done
-//! before they are written. Attention packs keys and values in the same way. Convolutions of f32
-//! multiply by the `gemm` crate, single-threaded; those of bf16 have no fast path.
+//! numbers of eight bits are exact in bf16, too: their scales multiply the sums. The innermost loop
+//! is chosen by tier (AVX-512 with `vdpbf16ps`, AVX-512, AVX2, plain). Sums are f32, and what
+//! becomes of them ([`LinearEpilogue`]) is done before they are written. Attention packs keys and
+//! values in the same way. Convolutions of f32 multiply by the `gemm` crate, single-threaded; those
+//! of bf16 have no fast path.
 //!
 //! # Numbers
 //!
