@@ -25,7 +25,7 @@ use kino_port::{
     count, edge, int, list, optional, optional_list, ports, real, text,
 };
 
-use crate::error::IntoNode;
+use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
 use crate::models::{DitHandle, Models, Network};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
@@ -466,7 +466,7 @@ fn memory(
 ) -> u64 {
     let size = RunSize {
         tokens,
-        tokens_at_once: if clips::side_by_side(tokens) { 2 * tokens } else { tokens },
+        tokens_at_once: if clips::batched(tokens) { 2 * tokens } else { tokens },
         texts,
         number: part.dtype.size_in_bytes(),
         step_cache,
@@ -682,9 +682,10 @@ fn denoise(
         cx.check_cancel()?;
         let sigma = schedule.sigmas()[step];
         let moment = SamplingStep { index: step, count: of, sigma: Sigma(sigma) };
+        let mut check_cancel = check_cancel(cx.cancel);
         let is_low = packed.compute_at(&models, *timestep)?;
         let guidances = low.as_mut().filter(|_| is_low).unwrap_or(&mut high);
-        let velocity = packed.guided(&x, *timestep, moment, guidances, cx.cancel)?;
+        let velocity = packed.guided(&x, *timestep, moment, guidances, &mut check_cancel)?;
         let mut noise = || noise::of_step(patches, seed, step, x.device());
         let next = stepper.step(&velocity, &x, &mut noise).node()?;
         let next = run.put_back(next, schedule.sigmas()[step + 1])?;

@@ -291,7 +291,7 @@ impl DenoiserInputs {
 pub struct RunSize {
     /// Tokens of all clips.
     pub tokens: usize,
-    /// Tokens that blocks compute at a time: of one pass, or of two that run side by side.
+    /// Tokens in one call.
     pub tokens_at_once: usize,
     /// Texts, each with its negative prompt.
     pub texts: usize,
