@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kino-runtime", &["kino-graph", "kino-node", "kino-port"]),
     ("kino-world", &["kino-node", "kino-port"]),
     ("kino-hub", &["kino-port", "kino-world"]),
+    ("kino-cuda", &[]),
     ("kino-kernels", &[]),
     ("kino-models", &["kino-kernels", "kino-port"]),
     (
@@ -35,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "kino-session",
         &[
+            "kino-cuda",
             "kino-graph",
             "kino-host",
             "kino-hub",

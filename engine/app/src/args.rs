@@ -439,6 +439,8 @@ pub(crate) enum ModelsAction {
         #[arg(long)]
         remove: bool,
     },
+    /// Write a model, or a part of one, in another form: GGUF, safetensors, a folder of diffusers
+    Convert(Convert),
     /// Print where models are looked for and how the hub is reached
     Where,
 }
@@ -446,7 +448,8 @@ pub(crate) enum ModelsAction {
 impl ModelsAction {
     /// Whether Ctrl-C ends it in order.
     pub(crate) fn is_long(&self) -> bool {
-        matches!(self, ModelsAction::Pull(_) | ModelsAction::Verify { .. })
+        use ModelsAction::{Convert, Pull, Verify};
+        matches!(self, Pull(_) | Verify { .. } | Convert(_))
     }
 }
 
@@ -473,6 +476,44 @@ pub(crate) struct Pull {
     #[arg(long, conflicts_with = "include")]
     pub(crate) variant: Option<String>,
     /// Only say what would be fetched, and how much it is
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `kino models convert`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The destination's ending says the form. A file holds one part, by the names that ComfyUI, \
+ComfyUI-GGUF, stable-diffusion.cpp and llama.cpp read; a folder holds a model in the diffusers \
+layout. Without --to, numbers stay as they are.
+
+f32, f16 and bf16 go into every form; fp8 (E4M3 with a scale a matrix, as ComfyUI has it) into \
+.safetensors; q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, q3_k and q2_k into .gguf. The two last \
+kinds hold matrices of the layers alone (in GGUF, tables of tokens as well): norms, biases, \
+embeddings, heads and kernels of convolutions stay as exact as they were.
+
+A tensor is read and written a piece at a time, and files appear whole or not at all.
+
+Examples:
+  kino models convert hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers wan-q4_k.gguf --part transformer --to q4_k
+  kino models convert wan2.2_t2v_high_noise_14B_fp16.safetensors high_fp8.safetensors --to fp8
+  kino models convert wan-Q8_0.gguf wan/ --to bf16        a folder that diffusers reads")]
+pub(crate) struct Convert {
+    /// As a graph names it: hf:OWNER/NAME, a folder, a file, embedded:shapes
+    pub(crate) source: String,
+    /// A file that ends in .safetensors or .gguf, or a folder
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub(crate) destination: PathBuf,
+    /// The part: transformer, transformer_2, text_encoder, image_encoder, vae
+    #[arg(long)]
+    pub(crate) part: Option<String>,
+    /// The type of numbers: f32, f16, bf16, fp8, q8_0, q4_k and so on
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) to: Option<String>,
+    /// Replace what stands at the destination
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Only say what would be written, and how much it is
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

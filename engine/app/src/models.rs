@@ -1,9 +1,11 @@
 //! `kino models`: the models at hand, what they are, and fetching those of the Hugging Face Hub.
 
-use std::path::Path;
-use std::sync::Mutex;
+mod bar;
+mod convert;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::path::Path;
+
+use bar::Bar;
 use kino_node::Cancel;
 use kino_session::Settings;
 use kino_session::hub::{self, BlobState, HubAccess, PullEvent, PullRequest, VerifiedFile};
@@ -14,13 +16,12 @@ use crate::args::{self, ModelsAction};
 use crate::failure::{Exit, Failure};
 use crate::interrupt;
 use crate::json::{Value, json};
-use crate::render::diagnostics::warn_plain;
 use crate::render::quantity::{bytes, count};
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 use crate::setup;
 
-/// Lists, shows, fetches, verifies.
+/// Lists, shows, fetches, verifies, converts.
 ///
 /// # Errors
 /// When there is no such model, the hub does not give it, or the settings do not read.
@@ -31,6 +32,7 @@ pub(crate) fn run(args: &args::Models, screen: &Screen) -> Result<Exit, Failure>
         ModelsAction::Show { source } => show(&settings, source, screen),
         ModelsAction::Pull(args) => pull(args, screen),
         ModelsAction::Verify { source, remove } => verify(source.as_deref(), *remove, screen),
+        ModelsAction::Convert(args) => convert::run(args, screen),
         ModelsAction::Where => places(&settings, screen),
     }
 }
@@ -228,56 +230,6 @@ fn pull(args: &args::Pull, screen: &Screen) -> Result<Exit, Failure> {
     text += &format!("{}\n", screen.out.dim(&pulled.folder.display().to_string()));
     screen.print(&text)?;
     Ok(Exit::Good)
-}
-
-/// How far a pull or a verification is, where somebody watches.
-struct Bar(Mutex<ProgressBar>);
-
-impl Bar {
-    fn new(screen: &Screen) -> Self {
-        let is_shown = screen.is_terminal && !screen.quiet && !screen.json;
-        let target = match is_shown {
-            true => ProgressDrawTarget::stderr_with_hz(10),
-            false => ProgressDrawTarget::hidden(),
-        };
-        let template =
-            "{bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} {msg}";
-        let style = ProgressStyle::with_template(template);
-        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::with_draw_target(Some(0), target).with_style(style);
-        Bar(Mutex::new(bar))
-    }
-
-    fn with(&self, change: impl FnOnce(&ProgressBar)) {
-        change(&self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-    }
-
-    fn show(&self, event: &PullEvent<'_>, screen: &Screen) {
-        self.with(|bar| match event {
-            PullEvent::Planned { bytes, present, .. } => {
-                bar.set_length(*bytes);
-                bar.set_position(*present);
-                // The rate is that of what arrives now.
-                bar.reset_eta();
-            }
-            PullEvent::Arrived { bytes } => bar.inc(*bytes),
-            PullEvent::Lost { bytes, .. } => {
-                bar.set_position(bar.position().saturating_sub(*bytes));
-            }
-            PullEvent::Waiting { path } => {
-                let said = format!("another process fetches {path}; waiting for it");
-                bar.suspend(|| warn_plain(screen, &said, None));
-            }
-            PullEvent::Retrying { reason } => {
-                bar.set_message(kino_port::escape_line(&format!("again: {reason}")).into_owned());
-            }
-            PullEvent::Done { path } => bar.set_message(kino_port::escape_line(path).into_owned()),
-        });
-    }
-
-    fn end(&self) {
-        self.with(ProgressBar::finish_and_clear);
-    }
 }
 
 fn verify(source: Option<&str>, remove: bool, screen: &Screen) -> Result<Exit, Failure> {

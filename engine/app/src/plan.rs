@@ -74,11 +74,17 @@ fn as_text(plan: &Plan, status: &[CacheStatus], paint: Paint) -> String {
             plan.reason(at, status),
         ]);
     }
+    let mut streamed = String::new();
+    for (step, _) in plan.steps().iter().zip(status).filter(|(_, own)| **own == CacheStatus::Run) {
+        if let Some(weights) = step.streamed {
+            streamed += &format!("\n{}: {weights}", paint.name(&step.name));
+        }
+    }
     let of =
         |wanted: &[CacheStatus]| status.iter().filter(|status| wanted.contains(status)).count();
     let will_run = of(&[CacheStatus::Run, CacheStatus::Lazy]);
     format!(
-        "{}\n{} to run, {} cached, {} not needed; peak memory about {}\n",
+        "{}{streamed}\n{} to run, {} cached, {} not needed; peak memory about {}\n",
         table.render(),
         count(will_run, "node"),
         of(&[CacheStatus::Memory, CacheStatus::Disk]),
@@ -98,6 +104,9 @@ fn as_json(plan: &Plan, status: &[CacheStatus]) -> Value {
                 "name": &*step.name, "op": &*step.op, "version": &*step.version,
                 "key": step.key.to_string(), "status": own, "memory": step.memory,
                 "why": plan.reason(at, status), "target": step.target,
+                "streamed": step.streamed.map(|weights| json!({
+                    "blocks": weights.blocks, "resident": weights.resident, "bytes": weights.bytes,
+                })),
                 "reads": step.reads.iter().map(|read| &read.path).collect::<Vec<_>>(),
             })
         })

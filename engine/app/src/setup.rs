@@ -75,7 +75,7 @@ pub(crate) fn notice(screen: &Screen, bars: Option<&MultiProgress>, has_events: 
                 return;
             }
             _ if screen.json => return,
-            Notice::Compiling { .. } if screen.quiet => return,
+            Notice::Compiling { .. } | Notice::NoGpu { .. } if screen.quiet => return,
             _ => {}
         }
         let tell = || screen.tell(&format!("{}\n", screen.err.dim(&notice.to_string())));

@@ -4,6 +4,9 @@
 mod common;
 mod watching;
 
+#[path = "../../../tests/benches/stream/checkpoint.rs"]
+mod checkpoint;
+
 use std::fs;
 use std::path::Path;
 
@@ -233,6 +236,86 @@ fn long_videos_take_the_memory_that_was_allowed() {
         predicted_and_measured(&place, &format!("{long} --until large --memory {size}")).1
     });
     assert!(little < 0.75 * much, "frames that find no room lie in files: {little} of {much}");
+}
+
+/// A step of a transformer that is written for it: 24 layers of 4 million numbers each.
+const LARGE: &str = r#"Graph(version: 1,
+    inputs: {"model": (type: "Text"), "compute": (type: "Text", default: "auto"), "steps": (type: "Int", default: 2)},
+    nodes: {
+        "base": (op: "model.load", with: {"source": "BASE"}),
+        "model": (op: "model.load", in: {"transformer": "inputs.model", "compute": "inputs.compute"}),
+        "text": (op: "text.encode", in: {"encoder": "base.text_encoder"}, with: {"prompt": "deep snow at dawn"}),
+        "noise": (op: "latent.noise", in: {"vae": "base.vae"}, with: {"width": 128, "height": 128, "frames": 1, "seed": 3}),
+        "patches": (op: "patchify", in: {"latents": "noise", "dit": "model.dit"}),
+        "sample": (op: "dit.sample", in: {"dit": "model.dit", "patches": "patches", "text": "text", "steps": "inputs.steps"}),
+        "latent": (op: "unpatchify", in: {"patches": "sample.patches"}),
+        "file": (op: "tensor.write", in: {"tensors": {"latent": "latent"}}, with: {"path": "{graph}.safetensors"}),
+    })"#;
+
+/// A folder with the graph of a large transformer, and its files.
+fn large_place() -> Place {
+    let place = Place::new();
+    let base = root().join("tests/ref/wan_t2v/model").display().to_string();
+    place.write("large.ron", LARGE.replace("BASE", &base));
+    let sizes =
+        checkpoint::Sizes { heads: 4, head_dim: 128, inner: 2048, layers: 24, text: 40, freq: 64 };
+    for (name, form) in [("bf16", checkpoint::Form::Bf16), ("fp8", checkpoint::Form::Fp8)] {
+        let folder = place.path(name);
+        checkpoint::write(&folder, &sizes, form).unwrap();
+        let file = folder.join("transformer/diffusion_pytorch_model.safetensors");
+        fs::rename(file, place.path(&format!("{name}.safetensors"))).unwrap();
+    }
+    place
+}
+
+#[test]
+fn denoisers_take_the_memory_that_was_planned_in_memory_and_streamed() {
+    let place = large_place();
+    check(
+        &place,
+        &[
+            "large.ron -s model=bf16.safetensors -s compute=f32",
+            "large.ron -s model=bf16.safetensors -s compute=bf16",
+            "large.ron -s model=fp8.safetensors",
+            "large.ron -s model=bf16.safetensors -s compute=f32 --memory 300MB",
+            "large.ron -s model=bf16.safetensors -s compute=bf16 --memory 160MB",
+            "large.ron -s model=fp8.safetensors --memory 90MB",
+        ],
+    );
+}
+
+/// With a budget that the weights do not fit into the result is that of a larger one, and plan and
+/// run say what is read in every pass; one that is too small for that is refused with what it
+/// needs.
+#[test]
+fn weights_that_do_not_fit_are_streamed() {
+    let place = large_place();
+    let run = |memory: &str| {
+        let args = ["large.ron", "-s", "model=fp8.safetensors", "--memory", memory, "--no-cache"];
+        let plan = place.good(&[&["plan"][..], &args].concat());
+        let run = place.json(&[&["run"][..], &args, &["--overwrite"]].concat());
+        let counted = event(&run, "outputs")["memory"]["ledger"].as_u64();
+        (plan, run, counted, fs::read(place.path("out/large.safetensors")).unwrap())
+    };
+    let (plan, _, _, expected) = run("2GB");
+    assert!(!plan.contains("read from disk"), "{plan}");
+    let (plan, ran, _, found) = run("90MB");
+    assert!(found == expected, "the bytes are the same");
+    let line = plan.lines().find(|line| line.starts_with("sample: its weights do not fit"));
+    let line = line.unwrap_or_else(|| panic!("{plan}"));
+    assert!(line.contains("of 24 blocks stay there, the others ("), "{line}");
+    let said = ran.iter().any(|line| line.to_string().contains("of 24 blocks stay there"));
+    assert!(said, "{ran:#?}");
+    let args = ["plan", "large.ron", "-s", "model=fp8.safetensors", "--no-cache"];
+    let streamed = place.json(&[&args[..], &["--memory", "90MB"]].concat());
+    let steps = streamed[0]["steps"].as_array().unwrap();
+    let sample = steps.iter().find(|step| step["name"] == "sample").unwrap();
+    assert_eq!(sample["streamed"]["blocks"], 24);
+    assert!(sample["memory"].as_u64().unwrap() <= 90_000_000, "{sample}");
+    let refused = place.bad(2, &[&args[..], &["--memory", "12MB"]].concat());
+    let refused = refused.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(refused.contains("with its weights read from disk block by block"), "{refused}");
+    assert!(refused.contains("12 MB are allowed") && refused.contains("--memory"), "{refused}");
 }
 
 #[test]

@@ -229,6 +229,7 @@ fn step(
         spillable: known.info.spillable,
         weights: known.info.weights,
         optional: known.info.optional,
+        streamed: known.info.streamed,
         traits: signature.traits,
         target,
         turn: node.turn,

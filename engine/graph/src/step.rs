@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use kino_port::{Fact, Literal, NodeTraits, PathForm, PlannedRead, PlannedWeights};
+use kino_port::{
+    Fact, Literal, NodeTraits, PathForm, PlannedRead, PlannedWeights, StreamedWeights,
+};
 use serde::Serialize;
 use serde::ser::SerializeStruct;
 
@@ -71,6 +73,8 @@ pub struct Step {
     pub weights: Vec<PlannedWeights>,
     /// Weights that it uses where there is room for them.
     pub optional: Vec<PlannedWeights>,
+    /// Where its weights do not fit into memory: what becomes of them.
+    pub streamed: Option<StreamedWeights>,
     /// How the engine treats it.
     pub traits: NodeTraits,
     /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.
@@ -216,6 +220,7 @@ impl Step {
             spillable: 0,
             weights: Vec::new(),
             optional: Vec::new(),
+            streamed: None,
             traits,
             target: traits.sink,
             turn: None,

@@ -296,7 +296,7 @@ impl Puller<'_> {
     fn check_room(&self, needed: u64) -> Result<()> {
         let blobs = self.repository.join("blobs");
         fs::create_dir_all(&blobs).map_err(Error::io("made", &blobs))?;
-        match free_bytes(&blobs) {
+        match kino_world::free_bytes(&blobs) {
             Some(free) if free < needed => Err(Error::NoSpace { folder: blobs, free, needed }),
             _ => Ok(()),
         }
@@ -605,16 +605,4 @@ fn tempfile_name(folder: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     folder.join(format!(".kino-{}-{count}", std::process::id()))
-}
-
-/// The bytes that are free on the disk of a folder; none where the system does not say.
-#[cfg(unix)]
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(folder).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn free_bytes(_: &Path) -> Option<u64> {
-    None
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Literal, PathForm, PlannedFile};
+use crate::{Literal, PathForm, PlannedFile, format_bytes};
 
 /// What is known of one value while planning.
 #[derive(Clone, Default)]
@@ -164,6 +164,8 @@ pub struct StepInfo {
     /// Weights beside these bytes that the node uses where there is room for them, and does
     /// without where there is none.
     pub optional: Vec<PlannedWeights>,
+    /// Where its weights do not fit into memory: what becomes of them.
+    pub streamed: Option<StreamedWeights>,
     /// The one lazy input that is needed, where that is already known; the others are then not
     /// evaluated.
     pub chosen: Option<&'static str>,
@@ -182,6 +184,32 @@ pub struct PlannedWeights {
     pub id: [u8; 32],
     /// The bytes that they take.
     pub bytes: u64,
+}
+
+/// Weights that do not fit into memory: some blocks of the network stay there, the others are read
+/// from disk in every pass, ahead of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamedWeights {
+    /// The blocks of the network.
+    pub blocks: usize,
+    /// How many of them stay in memory.
+    pub resident: usize,
+    /// The bytes of the others.
+    pub bytes: u64,
+}
+
+impl fmt::Display for StreamedWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StreamedWeights { blocks, resident, bytes } = *self;
+        write!(f, "its weights do not fit into memory: {resident} of {blocks} blocks stay there")?;
+        match bytes {
+            0 => f.write_str(", and what is needed once is read from disk and let go"),
+            _ => {
+                let bytes = format_bytes(bytes);
+                write!(f, ", the others ({bytes}) are read from disk in every pass")
+            }
+        }
+    }
 }
 
 /// A file that a graph reads, or a folder of files.

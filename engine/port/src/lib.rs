@@ -23,7 +23,9 @@ mod suggest;
 mod types;
 mod units;
 
-pub use fact::{Fact, Facts, PlanError, PlanErrorKind, PlannedRead, PlannedWeights, StepInfo};
+pub use fact::{
+    Fact, Facts, PlanError, PlanErrorKind, PlannedRead, PlannedWeights, StepInfo, StreamedWeights,
+};
 pub use fields::{ElementRule, FieldContent, FieldPresence, FieldRule, TensorRule};
 pub use hidden::{escape_hidden, escape_line, is_hidden};
 pub use literal::{Literal, MAX_TEXT};

@@ -50,7 +50,12 @@ pub fn too_large(step: &Step, services: &Services) -> Option<PlanError> {
     let (needed, allowed) = (firm(step), if on_device { device } else { main }.budget());
     if needed > allowed {
         let (needed, allowed) = (format_bytes(needed), format_bytes(allowed));
-        let message = format!("it needs about {needed} of memory, and {allowed} are allowed");
+        let streamed = match step.streamed {
+            Some(_) => ", with its weights read from disk block by block",
+            None => "",
+        };
+        let message =
+            format!("it needs about {needed} of memory{streamed}, and {allowed} are allowed");
         return Some(PlanError::new(message).hint(OUT_OF_MEMORY_HINT));
     }
     // Frames lie in main memory whatever computed them.

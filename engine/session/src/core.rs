@@ -122,7 +122,8 @@ impl Core {
     pub(crate) fn new(settings: EngineSettings) -> Result<Self> {
         kino_kernels::check_cpu().map_err(Error::usage)?;
         let user = settings.user.map_or_else(Settings::of_environment, Ok)?;
-        let device = settings.device.or(user.device()).unwrap_or(DeviceChoice::Auto).open()?;
+        let device = settings.device.or(user.device()).unwrap_or(DeviceChoice::Auto);
+        let device = device.open(settings.notice.as_ref())?;
         let kind = device::kind(&device);
         let memory = settings.memory.or(user.bytes("memory"));
         let memory = memory.unwrap_or_else(kino_runtime::memory_of_machine);

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use candle_core::{Device, utils};
 
 use crate::error::{Error, Result};
+use crate::notice::{Notice, OnNotice};
 
 /// A device by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,17 +51,18 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Opens the device.
+    /// Opens the device. `notice` hears where none of the GPUs can be used that the binary was
+    /// built for.
     ///
     /// # Errors
     /// When this binary was built without it, or the machine has no such device.
-    pub(crate) fn open(self) -> Result<Device> {
+    pub(crate) fn open(self, notice: Option<&OnNotice>) -> Result<Device> {
         match self {
             DeviceChoice::Cpu => Ok(Device::Cpu),
-            DeviceChoice::Auto => Ok(auto()),
+            DeviceChoice::Auto => Ok(auto(notice)),
             DeviceChoice::Cuda(_) if !utils::cuda_is_available() => Err(not_built("cuda")),
-            DeviceChoice::Cuda(index) => Device::new_cuda(index).map_err(|error| {
-                Error::usage(format!("the device cuda:{index} cannot be used: {error}"))
+            DeviceChoice::Cuda(index) => cuda(index).map_err(|reason| {
+                Error::usage(format!("the device cuda:{index} cannot be used: {reason}"))
                     .advising("`nvidia-smi` lists the GPUs; `--device cpu` always works")
             }),
             DeviceChoice::Metal if !utils::metal_is_available() => Err(not_built("metal")),
@@ -70,13 +72,33 @@ impl DeviceChoice {
     }
 }
 
-fn auto() -> Device {
+/// The best device; where there is none of those that the binary was built for, `notice` hears why.
+fn auto(notice: Option<&OnNotice>) -> Device {
     let gpu = match (utils::cuda_is_available(), utils::metal_is_available()) {
-        (true, _) => Device::new_cuda(0).ok(),
-        (_, true) => Device::new_metal(0).ok(),
-        _ => None,
+        (true, _) => cuda(0),
+        (_, true) => Device::new_metal(0).map_err(|error| error.to_string()),
+        _ => return Device::Cpu,
     };
-    gpu.unwrap_or(Device::Cpu)
+    gpu.unwrap_or_else(|reason| {
+        if let Some(notice) = notice {
+            notice(&Notice::NoGpu { reason });
+        }
+        Device::Cpu
+    })
+}
+
+/// The GPU of this index, or why it cannot be had. Its stream is its own: the default one of a
+/// thread would wait for those of other threads.
+fn cuda(index: usize) -> Result<Device, String> {
+    Device::new_cuda_with_stream(index).map_err(|error| {
+        // A trace of calls may follow.
+        let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
+        // What a function returns whose library is not on this machine (kino-cuda).
+        match reason.contains("CUDA_ERROR_STUB_LIBRARY") {
+            true => "NVIDIA's driver (libcuda.so.1) is not on this machine".to_owned(),
+            false => reason,
+        }
+    })
 }
 
 fn not_built(feature: &str) -> Error {

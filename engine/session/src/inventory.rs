@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::settings::Settings;
 
 /// The model in the binary.
-const EMBEDDED: &str = "embedded:shapes";
+pub(crate) const EMBEDDED: &str = "embedded:shapes";
 /// How deep folders of models are looked through.
 const DEPTH: usize = 4;
 /// Entries of folders that are looked at, at most.

@@ -36,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 mod cancel;
+pub mod convert;
 mod core;
 mod device;
 mod engine;

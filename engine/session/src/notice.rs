@@ -14,6 +14,11 @@ pub enum Notice {
         /// The plugin's id.
         plugin: String,
     },
+    /// No GPU can be used of those that this binary was built for: the CPU computes.
+    NoGpu {
+        /// Why.
+        reason: String,
+    },
     /// A plugin that lies with the graph is used in place of one of the user's own.
     Shadowed {
         /// The id of both.
@@ -29,6 +34,7 @@ impl fmt::Display for Notice {
             Notice::Compiling { plugin } => {
                 write!(f, "compiling the plugin `{plugin}` for this machine, which is done once")
             }
+            Notice::NoGpu { reason } => write!(f, "computing on the CPU: {reason}"),
             Notice::Shadowed { plugin, used } => write!(
                 f,
                 "the plugin `{plugin}` in {} is used, which lies with the graph, not your own",

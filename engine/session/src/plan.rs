@@ -121,6 +121,9 @@ impl fmt::Display for Plan {
         for (at, step) in self.steps().iter().enumerate() {
             let (name, op) = (&step.name, &step.op);
             writeln!(f, "{name} ({op}): {:?}, {}", status[at], self.reason(at, &status))?;
+            if let Some(streamed) = step.streamed.filter(|_| status[at] == CacheStatus::Run) {
+                writeln!(f, "{name}: {streamed}")?;
+            }
         }
         write!(f, "peak memory about {}", format_bytes(self.peak_memory()))
     }

@@ -13,6 +13,7 @@
 mod atomic_file;
 mod bundled;
 mod cache;
+mod disk;
 mod error;
 mod exr;
 mod hash;
@@ -34,6 +35,7 @@ mod watch;
 pub use atomic_file::{AtomicFile, check_folder, remove_leftovers};
 pub use bundled::BundledFiles;
 pub use cache::{cache_dir, config_dir, data_dir};
+pub use disk::free_bytes;
 pub use error::{Error, Result};
 pub use hash::{FileHash, HashCache, hash_file};
 pub use image::{Image, MAX_PIXELS, image_size, read_image};

@@ -88,15 +88,20 @@ pub(crate) fn model_folders(services: &Services) -> Arc<ModelFolders> {
     services.find().unwrap_or_default()
 }
 
-/// That several files of models of these kinds have the name that a graph gives at `port`, none of
-/// which lies beside the graph.
+/// That several files of models of these kinds (or folders of models, where no kind is given) have
+/// the name that a graph gives at `port`, none of which lies beside the graph.
 pub(crate) fn doubled(
     services: &Services,
     (port, path): (&str, &str),
     kinds: &[&str],
 ) -> Option<PlanError> {
     let own = services.get::<Folders>().ok()?.input(path);
-    if own.exists() { None } else { model_folders(services).doubled((port, path), kinds) }
+    let folders = model_folders(services);
+    match kinds {
+        _ if own.exists() => None,
+        [] => folders.doubled_folder((port, path)),
+        kinds => folders.doubled((port, path), kinds),
+    }
 }
 
 /// Opens the file at `path`, which is relative to the graph, if the run may read it.

@@ -15,13 +15,12 @@ use kino_port::{
 };
 
 use crate::infer::{
-    InferCx, InferResult, by_either, f32_bytes_of, may_be, near, reads_control, refuse, shown,
-    takes_no_given,
+    InferCx, InferResult, by_either, may_be, near, reads_control, refuse, shown, takes_no_given,
 };
 use crate::latent::{check_frames, check_side};
 use crate::models::{DitHandle, Network, VaeHandle};
 use crate::regroup::Regrouped;
-use crate::vae::{Encoding, infer_pass, tile, tiles};
+use crate::vae::{Encoding, infer_channels, tile, tiles};
 
 /// Frames that a clip must contain.
 pub(crate) static GIVEN: NodeDef = NodeDef {
@@ -237,15 +236,8 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
         }
         _ => None,
     };
-    let pass = infer_pass(&mut review, &vae, Network::Encoder, clip);
     let fact = GivenFact { shape, space: Some(vae.space()), frames, encoding };
-    let mut info = StepInfo { outputs: vec![Fact::typed(fact)], ..StepInfo::default() };
-    if let Some((_, pass)) = pass {
-        let weights = vae.weight_bytes(Network::Encoder);
-        let latents = f32_bytes_of(&shape).saturating_mul(3);
-        info.memory = weights.saturating_add(pass).saturating_add(latents);
-        info.weights = vae.planned(Network::Encoder, weights);
-    }
+    let info = infer_channels(&mut review, &vae, clip, &shape, vec![Fact::typed(fact)]);
     review.finish(info)
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use candle_core::Tensor;
 use kino_models::model::LatentLayout;
+use kino_models::noise::normal;
 use kino_node::{
     Cx, Inputs, Latent, LatentFact, NodeDef, Outputs, Result, Services, Value, ValueType,
 };
@@ -16,7 +17,6 @@ use crate::infer::{
     InferCx, InferResult, by_either, f32_bytes_of, may_be, near, refuse, shape_text,
 };
 use crate::models::VaeHandle;
-use crate::philox::normal;
 
 /// The longest side that is asked for, in pixels.
 pub(crate) const LONGEST_SIDE: i128 = 16_384;

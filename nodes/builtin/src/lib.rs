@@ -20,7 +20,6 @@ mod math;
 mod model;
 mod models;
 mod patches;
-mod philox;
 mod picture;
 mod regroup;
 mod repeat;
@@ -40,13 +39,13 @@ use candle_core::Device;
 use kino_node::{Cancel, CancelScope, Ledger, NodeDef, RemoveLeftovers, Services};
 use kino_world::HashCache;
 
+pub use kino_models::noise::{normal, philox};
 /// The files of `embedded:shapes`: path inside the model, and contents.
 pub use kino_shapes::FILES as EMBEDDED_FILES;
 pub use models::{
     DitHandle, Handle, ImageHandle, LoadedDit, LowNoise, MissingPart, Models, OpenModel, Resident,
     TextHandle, VaeHandle,
 };
-pub use philox::{normal, philox};
 pub use source::{MODEL_KINDS, ModelFolders, ModelPlace, path_of_read};
 
 /// Every built-in node, in the order in which they are listed.

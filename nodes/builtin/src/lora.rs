@@ -153,6 +153,17 @@ fn unused(opened: &OpenNetwork<LoraSpec>, matches: &[Arc<LoraMatch>]) -> Vec<Pla
             warnings.push(warning);
         }
     }
+    let mut misfits: Vec<&String> = matches.iter().flat_map(|matched| &matched.misfits).collect();
+    misfits.dedup();
+    if let Some(first) = misfits.first() {
+        let message = match misfits.len() {
+            1 => format!("one of its layers changes nothing: {first}"),
+            count => format!("{count} of its layers change nothing: {first}"),
+        };
+        let hint = "the others fit: a LoRA for text to video has other sizes where a model for \
+                    pictures reads these, and the other way round";
+        warnings.push(PlanError::at("path", message).hint(hint));
+    }
     if !spec.unread().is_empty() {
         let (count, some) = (spec.unread().len(), some_of(spec.unread()));
         let message = match count {
@@ -175,6 +186,26 @@ fn some_of(names: &[String]) -> String {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
+}
+
+/// That the name of a file says another expert than the one that it is put beside.
+fn other_expert(part: &DitHandle, chosen: &str, path: &str) -> Option<PlanError> {
+    let said = Experts::of("auto", path);
+    let file = part.files.file_names().next().map_or("", |(name, _)| name);
+    let beside = match (&part.low_noise, chosen) {
+        (None, _) => Experts::of("auto", file),
+        (Some(_), chosen) => Experts::of(chosen, path),
+    };
+    if said == Experts::BOTH || beside == Experts::BOTH || said == beside {
+        return None;
+    }
+    let name = |experts: Experts| if experts.high { "high" } else { "low" };
+    let message = format!(
+        "it is called a LoRA of the expert of {} noise levels, and stands beside that of {} ones",
+        name(said),
+        name(beside)
+    );
+    Some(PlanError::at("path", message).hint("the experts of Wan 2.2 A14B have a file each"))
 }
 
 /// One transformer has no experts to choose of.
@@ -208,9 +239,12 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     };
     review.take(check_part(&dit, chosen));
     let applied = review.take(applied(&dit, &opened, strength, Experts::of(chosen, path)));
-    let warnings = applied.as_ref().map_or_else(Vec::new, |(_, of)| unused(&opened, of));
+    let mut warnings = info.warnings;
+    warnings.extend(other_expert(&dit, chosen, path));
+    warnings.extend(applied.iter().flat_map(|(_, of)| unused(&opened, of)));
+    let info = StepInfo { warnings, ..info };
     let output = applied.map_or(Fact::Unknown, |(part, _)| Fact::Typed(Arc::new(part)));
-    review.finish(StepInfo { outputs: vec![output], warnings, ..info })
+    review.finish(StepInfo { outputs: vec![output], ..info })
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

@@ -119,7 +119,9 @@ impl<'a> Named<'a> {
     /// The file that stands for the transformer without a folder around it, if the source is one.
     fn source_file(&self) -> Option<&'a str> {
         let ending = self.source.rsplit_once('.')?.1.to_ascii_lowercase();
-        ["safetensors", "gguf"].contains(&&*ending).then_some(self.source)
+        // Pickles are no weights that are read, which is told of the file that they are.
+        let endings = ["safetensors", "sft", "gguf", "pt", "pth", "bin", "ckpt"];
+        endings.contains(&&*ending).then_some(self.source)
     }
 
     /// The input that names the file of a part.
@@ -241,12 +243,14 @@ fn handle<S: ?Sized>(
     }
     let identity = model.checkpoint.identity(part).map_err(unreadable)?;
     let stored = files.main_dtype().unwrap_or(DType::F32);
+    let asked = model.asked(part);
     let (model, spec) = (Arc::clone(model), Arc::clone(spec));
     Ok(Handle {
         dtype: compute_type(compute, stored, device, part),
         model,
         spec,
         files,
+        asked,
         identity,
         low_noise: None,
         adapters: Vec::new(),
@@ -338,6 +342,8 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let files = named.files.iter().map(|(part, path)| (*part, *part, *path)).chain(transformer);
     let doubles =
         files.filter_map(|(port, part, path)| doubled(services, (port, path), folders_of(part)));
+    let whole = Some(named.source).filter(|_| named.source_file().is_none());
+    let doubles = doubles.chain(whole.and_then(|path| doubled(services, ("source", path), &[])));
     let read = |path: &str| PlannedRead {
         path: path.to_owned(),
         hash: hash.clone(),

@@ -19,16 +19,16 @@ use kino_models::model::{
 };
 use kino_models::preview::RgbMap;
 use kino_models::upscale::read_upscaler;
-use kino_models::weight::{AppliedLora, Lora, LoraSpec, TensorStore};
+use kino_models::weight::{AppliedLora, Lora, LoraSpec, TensorStore, WeightFit};
 use kino_node::{LatentSpace, Ledger, Result};
 
 use files::OpenNetworks;
 pub(crate) use files::{NetworkSource, OpenNetwork, network_error, network_file};
 pub(crate) use handle::AdapterHandle;
-pub(crate) use handle::Network;
 pub use handle::{
     DitHandle, Handle, ImageHandle, LowNoise, MissingPart, OpenModel, TextHandle, VaeHandle,
 };
+pub(crate) use handle::{Network, streamed};
 pub use resident::Resident;
 use resident::{Residents, Wanted};
 
@@ -181,10 +181,26 @@ impl Models {
     /// # Errors
     /// When they cannot be read or do not fit the config; so for all that follow.
     pub fn text_encoder(&self, part: &TextHandle) -> Result<Arc<Resident<dyn TextEncoder>>> {
-        let load =
-            || part.spec.load(&part.model.checkpoint, &part.weights(&self.device).node()?).node();
-        self.residents
-            .get(wanted(part, Network::Whole, part.weight_bytes(), "the text encoder"), load)
+        self.text_encoder_as(part, &part.whole())
+    }
+
+    /// The same with its weights held so.
+    pub(crate) fn text_encoder_as(
+        &self,
+        part: &TextHandle,
+        fit: &WeightFit,
+    ) -> Result<Arc<Resident<dyn TextEncoder>>> {
+        let load = || {
+            let weights = part.weights(&self.device).node()?;
+            let weights = weights.with_residency(fit.residency.clone());
+            part.spec.load(&part.model.checkpoint, &weights).node()
+        };
+        self.residents.get(wanted_as(part, fit, "the text encoder"), load)
+    }
+
+    /// The memory that weights may take with all else.
+    pub(crate) fn budget(&self) -> u64 {
+        self.residents.budget()
     }
 
     /// The image encoder, its weights read.
@@ -197,15 +213,18 @@ impl Models {
     /// The transformer, its weights read, with its adapters; of two experts this one alone. Those
     /// with other adapters, and without, share the weights.
     pub fn dit(&self, part: &DitHandle) -> Result<LoadedDit> {
-        let weights = part.weights(&self.device).node()?;
+        self.dit_as(part, &part.whole())
+    }
+
+    /// The same with its weights held so.
+    pub(crate) fn dit_as(&self, part: &DitHandle, fit: &WeightFit) -> Result<LoadedDit> {
+        let weights = part.weights(&self.device).node()?.with_residency(fit.residency.clone());
         let load = || {
             let store = Arc::new(TensorStore::default());
             let plain = part.spec.load(&weights.clone().stored_in(Arc::clone(&store))).node()?;
             Ok(Arc::new(LoadedWeights { store, plain }))
         };
-        let bytes = part.base_bytes();
-        let base = wanted(part, Network::Whole, bytes, "the transformer");
-        let base = self.residents.get(base, load)?;
+        let base = self.residents.get(wanted_as(part, fit, "the transformer"), load)?;
         if part.adapters.is_empty() {
             return Ok(LoadedDit {
                 denoiser: Arc::clone(&base.plain),
@@ -369,6 +388,12 @@ fn wanted<'a, S: ?Sized>(
     what: &'a str,
 ) -> Wanted<'a> {
     Wanted { id: part.weights_id(network), files: part.files.identity().exact, bytes, what }
+}
+
+/// The weights of a part as they are held.
+fn wanted_as<'a, S: ?Sized>(part: &Handle<S>, fit: &WeightFit, what: &'a str) -> Wanted<'a> {
+    let (id, files, bytes) = (part.fit_id(fit), part.files.identity().exact, fit.bytes);
+    Wanted { id, files, bytes, what }
 }
 
 /// The weights of a network that stands alone in a file.

@@ -22,14 +22,14 @@ use kino_node::{
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PlannedWeights, PortType, Sigma, Signature, StepInfo,
-    count, edge, int, list, optional, optional_list, ports, real, text,
+    StreamedWeights, count, edge, int, list, optional, optional_list, ports, real, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
-use crate::models::{DitHandle, Models, Network};
+use crate::models::{DitHandle, Models, Network, streamed};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
-use crate::schedule::{ClassifierFree, MAX_STEPS, levels};
+use crate::schedule::{ClassifierFree, MAX_STEPS, levels, tokens};
 use cache::CacheChoice;
 use clips::{Leading, Packed, Text, items_of_clips, texts_of_clips};
 use control::{controls, infer_control, without_pictures};
@@ -87,6 +87,10 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
             ),
             real("shift", 1.0).within(0.01, 100.0).or_none().about(
                 "How far noise levels are pushed towards noise; the model's own if not given."
+            ),
+            real("fps", 25.0).within(1.0, 240.0).or_none().about(
+                "Frames a second of the clip, for a transformer that is told (LTX-Video: 25 if not \
+                 given). What is written gets its rate from `video.write`."
             ),
             text("scheduler", "auto").choices(&SCHEDULERS).about(
                 "How steps are taken: as the model's scheduler does, or by UniPC, Euler, \
@@ -165,6 +169,9 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let patches = facts.typed::<PatchesFact>("patches");
     if let (Some(part), Some(patches)) = (&part, patches) {
         review.take(check_patches(part, &patches.clips, patches.patch));
+        if !facts.is_fed("shift") && !facts.is_fed("sigmas") {
+            review.take(tokens(part.spec.scheduler(), &patches.clips));
+        }
     }
     let texts = named_facts(facts, "text");
     for (_, fact) in &texts {
@@ -180,6 +187,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     if let Some(part) = &part {
         infer_image(&mut review, facts, part);
         review.take(check_guidance_low(part, facts.is_fed("guidance_low")));
+        review.take(check_frame_rate(part, facts.is_fed("fps")));
     }
     let Some(patches) = patches else {
         infer_start(&mut review, facts, steps);
@@ -193,24 +201,33 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let steps = infer_known(&mut review, facts, patches, steps);
     let warnings = cache.zip(steps).and_then(|(cache, steps)| cache.idle(steps));
     let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
-    // What is begun with, what stays outside masks, what is given and the latents with it in place.
-    let fed = |port: &str| usize::from(facts.is_fed(port));
-    let held = fed("start") + 4 * fed("mask") + 2 * fed("given");
+    let held = held(|port| facts.is_fed(port));
     let mut tokens = patches.clips.iter().map(ClipFact::tokens);
     let tokens = tokens.try_fold(0_usize, |all, tokens| Some(all.saturating_add(tokens?)));
     // Of clips that are not known nothing is said of what they need.
     let part = part.zip(tokens);
     let (texts, beside) = (texts.len(), (held, cache.map(|cache| cache.kind)));
-    let memory = part.as_ref().map_or(0, |(part, tokens)| memory(part, *tokens, texts, beside));
-    let weights = part.map_or_else(Vec::new, |(part, _)| part.planned_weights());
+    let planned = part.map(|(part, tokens)| {
+        let run = run_bytes(&part, tokens, texts, beside);
+        Planned::of(&part, services.device_ledger().budget(), run)
+    });
+    let Planned { memory, weights, streamed } = planned.unwrap_or_default();
     review.finish(StepInfo {
         outputs: vec![clean.map_or(Fact::Unknown, Fact::typed), trace],
         memory,
         weights,
+        streamed,
         optional: of_previews(services, &patches.clips),
         warnings: warnings.into_iter().collect(),
         ..StepInfo::default()
     })
+}
+
+/// How many tensors of the latents' size are kept: what is begun with, what stays outside masks,
+/// what is given and the latents with it in place.
+fn held(is_fed: impl Fn(&str) -> bool) -> usize {
+    let fed = |port| usize::from(is_fed(port));
+    fed("start") + 4 * fed("mask") + 2 * fed("given")
 }
 
 /// The step cache that is asked for, if one is and the transformer has it.
@@ -421,6 +438,25 @@ fn check_guidance_low(part: &DitHandle, is_fed: bool) -> Result<(), PlanError> {
     }
 }
 
+/// Only some transformers are told how fast a clip runs.
+fn check_frame_rate(part: &DitHandle, is_fed: bool) -> Result<(), PlanError> {
+    match is_fed && part.spec.inputs().frame_rate.is_none() {
+        true => Err(PlanError::at("fps", "this transformer is not told a frame rate")
+            .hint("`video.write` gives a clip its rate")),
+        false => Ok(()),
+    }
+}
+
+/// The frame rate that the transformer is told, where it is told one.
+fn frame_rate(part: &DitHandle, inputs: &Inputs<'_>) -> Result<Option<f64>> {
+    let is_fed = inputs.get("fps").is_some();
+    check_frame_rate(part, is_fed).map_err(refuse)?;
+    match (part.spec.inputs().frame_rate, is_fed) {
+        (Some(_), true) => inputs.real("fps").map(Some),
+        (own, _) => Ok(own),
+    }
+}
+
 fn check_patches(part: &DitHandle, clips: &[ClipFact], patch: [usize; 3]) -> Result<(), PlanError> {
     let inputs = part.spec.inputs();
     if patch_tuple(patch) != inputs.patch {
@@ -455,10 +491,33 @@ fn trace_fact(patches: &PatchesFact, steps: usize) -> Fact {
     shape.map_or(Fact::Unknown, |shape| Fact::typed(TensorFact { shape, dtype: DType::F32 }))
 }
 
-/// Bytes while sampling: the weights, and what a run of this size needs.
+/// What sampling needs: in all, the weights among that, and what becomes of those that do not fit.
+#[derive(Default)]
+struct Planned {
+    memory: u64,
+    weights: Vec<PlannedWeights>,
+    streamed: Option<StreamedWeights>,
+}
+
+impl Planned {
+    /// Of a run that needs `run` bytes beside the weights. Of two experts one computes at a time.
+    fn of(part: &DitHandle, budget: u64, run: u64) -> Self {
+        let fits: Vec<_> = part.experts().map(|expert| expert.fit_run(budget, run)).collect();
+        let with_adapters = part.experts().zip(&fits);
+        let bytes =
+            with_adapters.map(|(part, fit)| fit.bytes.saturating_add(part.adapters_bytes()));
+        Planned {
+            memory: bytes.max().unwrap_or(0).saturating_add(run),
+            weights: part.planned_weights(&fits[0]),
+            streamed: fits.iter().filter_map(streamed).max_by_key(|streamed| streamed.bytes),
+        }
+    }
+}
+
+/// Bytes that a run of this size needs while sampling, beside the weights.
 ///
-/// `held` is how many tensors of the latents' size are kept beside them.
-fn memory(
+/// `held` is how many tensors of the latents' size are kept.
+fn run_bytes(
     part: &DitHandle,
     tokens: usize,
     texts: usize,
@@ -473,8 +532,7 @@ fn memory(
     };
     let extra = f32_bytes(&[tokens, part.spec.inputs().extra_width()]);
     let held = f32_bytes(&[held, tokens, part.spec.inputs().patch_width()]);
-    let run = part.spec.memory(&size).saturating_add(extra).saturating_add(held);
-    part.weight_bytes().saturating_add(run)
+    part.spec.memory(&size).saturating_add(extra).saturating_add(held)
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -496,14 +554,18 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     check_guidance_low(&part, inputs.get("guidance_low").is_some()).map_err(refuse)?;
     let (threshold, kind) = (inputs.real("cache")?, inputs.text("cache_kind")?);
     let cache = CacheChoice::new(&part, threshold, kind, &patches.clips).map_err(refuse)?;
-    let (kind, schedule) = schedule(&part, inputs)?;
+    let (kind, schedule) = schedule(&part, inputs, &known.clips)?;
     let (schedule, start) = started(cx, inputs, &patches, schedule)?;
     let known = known_part(cx, inputs, &patches, start.as_ref())?;
+    let tokens = patches.clips.iter().map(Clip::tokens).sum();
+    let beside = (held(|port| !inputs.items(port).is_empty()), cache.map(|cache| cache.kind));
+    let bytes = run_bytes(&part, tokens, names.len(), beside);
     cx.check_cancel()?;
     let texts = inputs.list::<Conditioning>("text")?.into_iter();
     let texts = texts.map(|(_, text)| Text::new(&text, image.as_deref())).collect();
     let packed = Packed::new(&part, &patches, (texts, of_clip), (&leading, cx.device()))?;
-    let packed = packed.with_cache(cache);
+    let frame_rate = frame_rate(&part, inputs)?;
+    let packed = packed.with_cache(cache).beside(bytes).at_frame_rate(frame_rate);
     let stepper = Solver::new(kind, schedule, part.spec.scheduler());
     let run = Run { patches: &patches, start, known, seed: inputs.int("seed")? };
     let (x, trace) = denoise(cx, packed, stepper, guiders(&part, inputs)?, run)?;
@@ -553,7 +615,11 @@ fn givens(
 }
 
 /// The levels to walk down and how.
-fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Schedule)> {
+fn schedule(
+    part: &DitHandle,
+    inputs: &Inputs<'_>,
+    clips: &[ClipFact],
+) -> Result<(ScheduleKind, Schedule)> {
     let config = part.spec.scheduler();
     let kind = match inputs.text("scheduler")? {
         "unipc" => ScheduleKind::UniPc,
@@ -568,7 +634,7 @@ fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Sche
         return Ok((kind, schedule.map_err(|error| Error::input("sigmas", error.to_string()))?));
     }
     let shift = inputs.get("shift").is_some().then(|| inputs.real("shift")).transpose()?;
-    Ok((kind, levels(config, kind, inputs.int("steps")?, shift)?))
+    Ok((kind, levels(config, kind, inputs.int("steps")?, (shift, Some(clips)))?))
 }
 
 /// The levels that are left where there is a start, and its latents without noise.
@@ -699,6 +765,9 @@ fn denoise(
     }
     let x = packed.placed(&x)?;
     check_finite(&x)?;
+    if let Some(streamed) = packed.streamed() {
+        cx.note(streamed.to_string());
+    }
     if let Some((reused, of)) = packed.reused() {
         cx.note(format!("step cache: {reused} of {of} passes were reused"));
     }

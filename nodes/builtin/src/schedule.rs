@@ -4,19 +4,19 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_models::sampling::Schedule;
-use kino_models::sampling::SchedulerConfig;
 use kino_models::sampling::guidance;
+use kino_models::sampling::{Schedule, ScheduleKind, SchedulerConfig};
 use kino_node::{
-    Cancel, Cx, Guider, GuiderHandle, GuiderState, Inputs, NodeDef, Outputs, Result, SamplingStep,
-    Services, Sigmas, SigmasFact, Value, no_infer,
+    Cancel, ClipFact, Cx, Guider, GuiderHandle, GuiderState, Inputs, NodeDef, Outputs, Patches,
+    PatchesFact, Result, SamplingStep, Services, Sigmas, SigmasFact, Value, ValueType, no_infer,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PortType, Sigma, Signature, StepInfo, count, edge, ports, real, text,
+    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, count, edge,
+    optional, ports, real, text,
 };
 
 use crate::error::IntoNode;
-use crate::infer::{InferCx, InferResult};
+use crate::infer::{InferCx, InferResult, refuse};
 use crate::models::DitHandle;
 
 /// The most steps of a run.
@@ -42,6 +42,8 @@ pub(crate) static SCHEDULE: NodeDef = NodeDef {
             text("kind", "flow")
                 .choices(&KINDS)
                 .about("How levels are spaced: `flow`, as the model's scheduler does."),
+            optional("patches", PortType::Patches)
+                .about("What will be sampled: some models' levels depend on the size of a clip."),
         ],
         outputs: ports![
             edge("sigmas", PortType::Sigmas)
@@ -58,7 +60,8 @@ Levels are unitless: 1 is pure noise, 0 is data. They fall evenly and are then s
 noise, σ' = shift·σ/(1 + (shift − 1)·σ), as the scheduler that the model names does (diffusers' \
 scheduling_unipc_multistep.py, scheduling_dpmsolver_multistep.py, \
 scheduling_flow_match_euler_discrete.py, scheduling_flow_match_lcm.py). Usual shifts: 3 for 480 \
-lines, 5 for 720. `dit.sample` makes the same levels by itself; this node is for looking at them \
+lines, 5 for 720. Models whose shift grows with the number of a clip's patches (FLUX, LTX-Video) need \
+the `patches` for it, or a `shift`. `dit.sample` makes the same levels by itself; this node is for looking at them \
 or changing them.\n\n\
 Example:\n    \"sigmas\": (op: \"schedule\", in: {\"dit\": \"model.dit\"}, with: {\"steps\": 20, \
 \"shift\": 3.0}),";
@@ -67,28 +70,76 @@ const KINDS: [Cow<'static, str>; 1] = [Cow::Borrowed("flow")];
 
 fn infer_schedule(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let _ = review.part::<DitHandle>("dit");
+    if let Some(part) = review.part::<DitHandle>("dit")
+        && !facts.is_fed("shift")
+    {
+        let config = part.spec.scheduler();
+        match facts.typed::<PatchesFact>("patches") {
+            Some(patches) => drop(review.take(tokens(config, &patches.clips))),
+            None if config.is_dynamic() && !facts.is_fed("patches") => {
+                review.error(unsized_levels())
+            }
+            None => {}
+        }
+    }
     let Some(steps) = review.size("steps") else { return review.finish(StepInfo::default()) };
     let outputs = vec![Fact::typed(SigmasFact { steps })];
     review.finish(StepInfo { outputs, ..StepInfo::default() })
 }
 
-/// The levels of the model's own scheduler, or of another kind with its settings.
+/// Levels that depend on the size of a clip, where that is not said.
+fn unsized_levels() -> PlanError {
+    let message = "the noise levels of this model depend on the size of a clip";
+    PlanError::at("patches", message).hint("feed `patches`, or give a `shift`")
+}
+
+/// The tokens of each clip, where the levels depend on them: packed clips have one schedule. None
+/// where they do not, or a size is not known yet.
+///
+/// # Errors
+/// When clips of different sizes are packed.
+pub(crate) fn tokens(
+    config: &SchedulerConfig,
+    clips: &[ClipFact],
+) -> Result<Option<usize>, PlanError> {
+    if !config.is_dynamic() {
+        return Ok(None);
+    }
+    let known: Option<Vec<usize>> = clips.iter().map(ClipFact::tokens).collect();
+    let Some((first, rest)) = known.as_deref().and_then(<[usize]>::split_first) else {
+        return Ok(None);
+    };
+    let Some(other) = rest.iter().find(|other| *other != first) else { return Ok(Some(*first)) };
+    let message = format!(
+        "the noise levels of this model depend on the size of a clip, and clips of {first} and of \
+         {other} patches are packed here"
+    );
+    Err(PlanError::at("patches", message).hint("sample them apart, or give a `shift`"))
+}
+
+/// The levels of the model's own scheduler, or of another kind with its settings: for a given shift,
+/// or that of these clips.
 pub(crate) fn levels(
     config: &SchedulerConfig,
-    kind: kino_models::sampling::ScheduleKind,
+    kind: ScheduleKind,
     steps: usize,
-    shift: Option<f64>,
+    (shift, clips): (Option<f64>, Option<&[ClipFact]>),
 ) -> Result<Schedule> {
-    let shift = shift.unwrap_or_else(|| config.shift());
-    Schedule::new(kind, steps, shift, config.num_train_timesteps).node()
+    let tokens = match (shift, clips) {
+        (None, Some(clips)) => tokens(config, clips).map_err(refuse)?,
+        (None, None) if config.is_dynamic() => return Err(refuse(unsized_levels())),
+        _ => None,
+    };
+    Schedule::of(config, kind, steps, (shift, tokens)).node()
 }
 
 fn run_schedule(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
     let shift = inputs.get("shift").is_some().then(|| inputs.real("shift")).transpose()?;
     let config = part.spec.scheduler();
-    let schedule = levels(config, config.kind(), inputs.int("steps")?, shift)?;
+    let patches = inputs.optional::<Patches>("patches")?.map(|patches| patches.fact());
+    let clips = patches.as_ref().map(|patches| &*patches.clips);
+    let schedule = levels(config, config.kind(), inputs.int("steps")?, (shift, clips))?;
     let sigmas = unrounded(&schedule, config.num_train_timesteps).into_iter().map(Sigma).collect();
     Ok(vec![Some(Value::from(Sigmas(sigmas)))])
 }
@@ -188,8 +239,6 @@ impl GuiderState for ClassifierFree {
 
 #[cfg(test)]
 mod tests {
-    use kino_models::sampling::ScheduleKind;
-
     use super::*;
 
     /// Levels that go through a graph as a value are asked at the same timesteps as those made on

@@ -61,19 +61,8 @@ impl ModelFolders {
     /// The files of these kinds that a graph may mean by a path, without those that are one file by
     /// another name; the first counts.
     fn candidates(&self, path: &str, kinds: &[&str]) -> Vec<PathBuf> {
-        if !is_inside(path) {
-            return Vec::new();
-        }
-        let places = self.of_kinds(kinds).into_iter().map(|folder| folder.join(path));
-        let mut real: Vec<PathBuf> = Vec::new();
-        let is_new = |place: &PathBuf| match place.canonicalize() {
-            Ok(place) if !real.contains(&place) => {
-                real.push(place);
-                true
-            }
-            _ => false,
-        };
-        places.filter(|place| place.is_file()).filter(is_new).collect()
+        let folders = self.of_kinds(kinds);
+        within(folders.iter().map(PathBuf::as_path), path, |place| place.is_file())
     }
 
     /// Finds a file of these kinds that a graph names at `port`; none where there is none.
@@ -96,11 +85,12 @@ impl ModelFolders {
     /// That several files of these kinds have the name that a graph gives at `port`, and which of
     /// them is taken.
     pub(crate) fn doubled(&self, (port, path): (&str, &str), kinds: &[&str]) -> Option<PlanError> {
-        let candidates = self.candidates(path, kinds);
-        let [taken, other, ..] = candidates.as_slice() else { return None };
-        let (taken, other) = (taken.display(), other.display());
-        let message = format!("two models are called {path}: {taken} is taken, not {other}");
-        Some(PlanError::at(port, message).hint("its whole path names one of them for certain"))
+        told_twice((port, path), &self.candidates(path, kinds))
+    }
+
+    /// The same of models in folders of their own.
+    pub(crate) fn doubled_folder(&self, (port, path): (&str, &str)) -> Option<PlanError> {
+        told_twice((port, path), &within(self.roots(), path, |place| place.is_dir()))
     }
 
     /// What a message says of where a file of these kinds was looked for; empty where nowhere.
@@ -125,6 +115,34 @@ impl ModelFolders {
             false => format!("; looked for in {}, too", known.join(", ")),
         }
     }
+}
+
+/// What lies by a path in several folders, without what is the same by another name.
+fn within<'a>(
+    folders: impl Iterator<Item = &'a Path>,
+    path: &str,
+    is_one: impl Fn(&Path) -> bool,
+) -> Vec<PathBuf> {
+    if !is_inside(path) {
+        return Vec::new();
+    }
+    let mut real: Vec<PathBuf> = Vec::new();
+    let is_new = |place: &PathBuf| match place.canonicalize() {
+        Ok(place) if !real.contains(&place) => {
+            real.push(place);
+            true
+        }
+        _ => false,
+    };
+    folders.map(|folder| folder.join(path)).filter(|place| is_one(place)).filter(is_new).collect()
+}
+
+/// That several models have the name that a graph gives at `port`, and which of them is taken.
+fn told_twice((port, path): (&str, &str), found: &[PathBuf]) -> Option<PlanError> {
+    let [taken, other, ..] = found else { return None };
+    let (taken, other) = (taken.display(), other.display());
+    let message = format!("two models are called {path}: {taken} is taken, not {other}");
+    Some(PlanError::at(port, message).hint("its whole path names one of them for certain"))
 }
 
 /// Whether a path leads to nothing outside of the folder that it is looked for in.
@@ -421,6 +439,15 @@ mod tests {
             std::fs::create_dir_all(at(name)).unwrap();
         }
         let models = ModelFolders::of([at("one"), at("two")]);
+        let told = models.doubled_folder(("source", "tiny")).unwrap().message;
+        let (taken, other) = (at("one/tiny"), at("two/tiny"));
+        let expected = format!(
+            "two models are called tiny: {} is taken, not {}",
+            taken.display(),
+            other.display()
+        );
+        assert_eq!(told, expected);
+        assert!(models.doubled_folder(("source", "large")).is_none());
         let (graph, anywhere) = (at("deep/graph"), FilePolicy::default());
         let find = |source: &str| match ModelSource::find(source, &graph, &models, &anywhere) {
             Ok(ModelSource::Folder(folder)) => Ok(folder),

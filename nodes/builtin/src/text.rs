@@ -13,7 +13,7 @@ use kino_port::{
 
 use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known_texts, refuse};
-use crate::models::{Models, Network, TextHandle};
+use crate::models::{Models, TextHandle, streamed};
 
 /// Turns a prompt into the embeddings that a transformer reads.
 pub(crate) static ENCODE: NodeDef =
@@ -45,15 +45,15 @@ of a large model.\n\n\
 Example:\n    \"text\": (op: \"text.encode\", in: {\"encoder\": \"model.text_encoder\"}, with: \
 {\"prompt\": \"a red circle moves right on a white background\"}),";
 
-fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
+fn infer_encode(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(part) = review.part::<TextHandle>("encoder") else {
         return review.finish(StepInfo::default());
     };
     let embeddings: Vec<(String, Vec<usize>)> =
         part.spec.outputs().iter().map(|spec| (spec.name.to_string(), spec.shape())).collect();
-    let results: u64 = embeddings.iter().map(|(_, shape)| f32_bytes(shape)).sum();
-    let memory = part.weight_bytes().saturating_add(part.spec.memory(part.dtype));
+    let beside = beside(&part);
+    let fit = part.fit(services.device_ledger().budget(), beside);
     let mut warnings = Vec::new();
     for (port, text) in ["prompt", "negative"].map(|port| (port, facts.text(port))) {
         let Some(text) = text else { continue };
@@ -63,10 +63,17 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     review.finish(StepInfo {
         warnings,
         outputs: vec![Fact::typed(ConditioningFact { embeddings })],
-        memory: memory.saturating_add(2 * results),
-        weights: part.planned(Network::Whole, part.weight_bytes()),
+        memory: beside.saturating_add(fit.bytes),
+        weights: vec![part.planned_fit(&fit)],
+        streamed: streamed(&fit),
         ..StepInfo::default()
     })
+}
+
+/// Bytes that encoding needs beside the weights: it computes, and gives two results.
+fn beside(part: &TextHandle) -> u64 {
+    let results = part.spec.outputs().iter().map(|spec| f32_bytes(&spec.shape()));
+    results.fold(part.spec.memory(part.dtype), |sum, bytes| sum.saturating_add(2 * bytes))
 }
 
 /// What of a text the model will not read; or that its tokenizer cannot be read.
@@ -106,7 +113,12 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<TextHandle>("encoder")?;
     let (prompt, negative) = (inputs.text("prompt")?, inputs.text("negative")?);
     cx.check_cancel()?;
-    let encoder = cx.services.get::<Models>()?.text_encoder(&part)?;
+    let models = cx.services.get::<Models>()?;
+    let fit = part.fit(models.budget(), beside(&part));
+    let encoder = models.text_encoder_as(&part, &fit)?;
+    if let Some(streamed) = streamed(&fit) {
+        cx.note(streamed.to_string());
+    }
     let of = if prompt == negative { 1 } else { 2 };
     let embed = |text: &str| {
         let encoded = encoder.encode(text, &mut check_cancel(cx.cancel)).node()?;

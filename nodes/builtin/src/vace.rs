@@ -17,11 +17,11 @@ use kino_port::{
 };
 
 use crate::infer::{
-    InferCx, InferResult, f32_bytes_of, known, may_be, named_facts, refuse, shown, takes_no_control,
+    InferCx, InferResult, known, may_be, named_facts, refuse, shown, takes_no_control,
 };
 use crate::latent::{LONGEST_SIDE, check_frames, check_side};
 use crate::models::{DitHandle, Network, VaeHandle};
-use crate::vae::{Encoding, infer_pass, tile, tiles};
+use crate::vae::{Encoding, infer_channels, infer_pass, tile, tiles};
 
 /// What a clip follows beside its text.
 pub(crate) static VACE: NodeDef = NodeDef {
@@ -332,16 +332,10 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let shape = layout.shape(&dit, &vae);
     let fact = ControlFact { shape, references: layout.references, space: Some(vae.space()) };
     let clip = layout.sizes(&vae).map(|sizes| (sizes.frames, sizes.size));
-    let pass = infer_pass(&mut review, &vae, Network::Encoder, clip);
     let noise = layout.noise_frames(&vae);
     let noise = noise.map_or(Fact::Unknown, |frames| Fact::Literal(Literal::Int(frames as i128)));
-    let mut info = StepInfo { outputs: vec![Fact::typed(fact), noise], ..StepInfo::default() };
-    if let Some((_, pass)) = pass {
-        let weights = vae.weight_bytes(Network::Encoder);
-        let latents = f32_bytes_of(&shape).saturating_mul(3);
-        info.memory = weights.saturating_add(pass).saturating_add(latents);
-        info.weights = vae.planned(Network::Encoder, weights);
-    }
+    let outputs = vec![Fact::typed(fact), noise];
+    let info = infer_channels(&mut review, &vae, clip, &shape, outputs);
     review.finish(info)
 }
 

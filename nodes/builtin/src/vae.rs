@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_models::model::FrameEncoder;
+use kino_models::model::{DecodeNoise, FrameEncoder, WholeDecode};
 use kino_models::tile::{Grid, Tile, TileJoin};
 use kino_node::{
     Cx, Error, FrameRate, Frames, FramesBuilder, FramesFact, Given, GivenFact, Inputs, Latent,
@@ -13,7 +13,7 @@ use kino_node::{
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, optional,
-    ports,
+    ports, real,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -66,6 +66,18 @@ pub(crate) static DECODE: NodeDef = NodeDef {
             tile(),
             optional("given", PortType::Given)
                 .about("What of the clip was given: these frames are put back as they were."),
+            real("timestep", 0.05).within(0.0, 1.0).or_none().about(
+                "The noise level at which a decoder decodes that is told one (LTX-Video 0.9.1 and \
+                 later: 0.05 if not given)."
+            ),
+            real("noise", 0.025).within(0.0, 1.0).or_none().about(
+                "How much of the latent is replaced by noise before, for the same decoders (0.025 if \
+                 not given)."
+            ),
+            int("seed", 0)
+                .between(0, u64::MAX as i128)
+                .draws()
+                .about("Which noise; decoders that take none have no use for it."),
         ],
         outputs: ports![
             edge("frames", PortType::Frames)
@@ -169,6 +181,23 @@ pub(crate) fn infer_pass(
     Some((tile, pass))
 }
 
+/// What a step takes that encodes a clip of this size into channels of this shape, which lie in
+/// memory three times while they are put together; `outputs` are what it gives.
+pub(crate) fn infer_channels(
+    review: &mut InferCx<'_>,
+    part: &VaeHandle,
+    clip: Option<(usize, [usize; 2])>,
+    shape: &[Option<usize>],
+    outputs: Vec<Fact>,
+) -> StepInfo {
+    let info = StepInfo { outputs, ..StepInfo::default() };
+    let Some((_, pass)) = infer_pass(review, part, Network::Encoder, clip) else { return info };
+    let weights = part.weight_bytes(Network::Encoder);
+    let latents = f32_bytes_of(shape).saturating_mul(3);
+    let memory = weights.saturating_add(pass).saturating_add(latents);
+    StepInfo { memory, weights: part.planned(Network::Encoder, weights), ..info }
+}
+
 fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanError> {
     let factor = part.latents().spatial;
     if side > 0 && side.is_multiple_of(factor) {
@@ -250,6 +279,9 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     if let Some(given) = facts.typed::<GivenFact>("given") {
         review.take(check_given(given, latent.shape));
     }
+    for port in NOISE {
+        review.take(check_noise(&part, port, facts.is_fed(port)));
+    }
     let factor = part.latents().spatial;
     let [height, width] = [height, width].map(|side| Some(side?.saturating_mul(factor)));
     let count = count.map(|count| part.latents().frames(count));
@@ -262,11 +294,40 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
         let weights = part.weight_bytes(Network::Decoder);
         infer.memory = weights.saturating_add(pass).saturating_add(frames);
         infer.weights = part.planned(Network::Decoder, weights);
-        // In tiles all frames are held until the last tile is done.
-        let is_cut = tile.is_some_and(|tile| tile.cuts(size));
-        infer.spillable = if is_cut { 0 } else { frames };
+        // In tiles, or whole, all frames are held until the last is done.
+        let is_whole = part.spec.decodes_whole() || tile.is_some_and(|tile| tile.cuts(size));
+        infer.spillable = if is_whole { 0 } else { frames };
     }
     review.finish(infer)
+}
+
+/// The ports that only decoders have use for that are told of noise.
+const NOISE: [&str; 2] = ["timestep", "noise"];
+
+/// Whether this decoder is told of noise.
+fn check_noise(part: &VaeHandle, port: &str, is_fed: bool) -> Result<(), PlanError> {
+    match is_fed && part.spec.decode_noise().is_none() {
+        true => Err(PlanError::at(port, "the decoder of this VAE takes no noise")
+            .hint("only some autoencoders (LTX-Video 0.9.1 and later) decode with noise")),
+        false => Ok(()),
+    }
+}
+
+/// The noise with which this decoder decodes, if it takes some.
+fn decode_noise(part: &VaeHandle, inputs: &Inputs<'_>) -> Result<Option<DecodeNoise>> {
+    for port in NOISE {
+        check_noise(part, port, inputs.get(port).is_some()).map_err(refuse)?;
+    }
+    let Some(own) = part.spec.decode_noise() else { return Ok(None) };
+    let or_own = |port: &str, own: f64| match inputs.get(port) {
+        Some(_) => inputs.real(port),
+        None => Ok(own),
+    };
+    Ok(Some(DecodeNoise {
+        timestep: or_own("timestep", own.timestep)?,
+        scale: or_own("noise", own.scale)?,
+        seed: inputs.int("seed")?,
+    }))
 }
 
 /// Refuses what was given of a clip of another size.
@@ -308,21 +369,28 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let spatial = part.latents().spatial;
     let clip = (part.latents().frames(count), [height * spatial, width * spatial]);
     let tile = tiles(&part, inputs.int("tile")?, Network::Decoder, clip).map_err(refuse)?;
-    match tile.filter(|tile| tile.cuts(clip.1)) {
-        Some(tile) => {
-            let mut done = |done, all| cx.progress(done, all);
+    let tile = tile.filter(|tile| tile.cuts(clip.1));
+    let noise = decode_noise(&part, inputs)?;
+    let stream = if tile.is_none() { vae.open().node()? } else { None };
+    match stream {
+        None => {
+            let (how, mut done) = (WholeDecode { tile, noise }, |done, all| cx.progress(done, all));
             let mut check_cancel = check_cancel(cx.cancel);
             let all =
-                vae.decode_tiles(&latent.tensor, tile, &mut done, &mut check_cancel).node()?;
+                vae.decode_whole(&latent.tensor, &how, &mut done, &mut check_cancel).node()?;
             all.into_iter().try_for_each(keep)?;
         }
-        None => {
-            let mut decoder = vae.open().node()?;
+        Some(mut decoder) => {
             cx.progress(0, count);
             for index in 0..count {
                 cx.check_cancel()?;
                 let frame = latent.tensor.narrow(1, index, 1)?.squeeze(1)?; // [c, h, w]
-                keep(decoder.push(&frame, &mut check_cancel(cx.cancel)).node()?)?; // [t, H, W, 3]
+                let mut check_cancel = check_cancel(cx.cancel);
+                let frames = match index + 1 < count {
+                    true => decoder.push(&frame, &mut check_cancel),
+                    false => decoder.finish(&frame, &mut check_cancel),
+                };
+                keep(frames.node()?)?; // [t, H, W, 3]
                 cx.progress(index + 1, count);
             }
         }
@@ -456,7 +524,12 @@ impl Encoding {
             cx.check_cancel()?;
             let chunk = source.take(encoder.next_frames())?; // [t, H, W, 3]
             let chunk = chunk.affine(2.0, -1.0)?; // 0…1 to −1…1
-            take(index, encoder.push(&chunk, &mut check_cancel(cx.cancel)).node()?)?;
+            let mut check_cancel = check_cancel(cx.cancel);
+            let latent = match index + 1 < count {
+                true => encoder.push(&chunk, &mut check_cancel),
+                false => encoder.finish(&chunk, &mut check_cancel),
+            };
+            take(index, latent.node()?)?;
             self.progress.0 += 1;
             cx.progress(self.progress.0, self.progress.1);
         }

@@ -108,6 +108,68 @@ fn a_transformer_in_blocks_is_that_of_its_numbers() {
     }
 }
 
+/// What a label says, or that there is none, changes nothing: names and shapes say what a file is.
+#[test]
+fn no_label_is_looked_at() {
+    let rig = Rig::new("gguf-labels");
+    let pair = Pair::transformer(BlockType::Q4_K);
+    let expected = sample(&rig, &part(&rig, &pair.file("labelled.gguf")), 256);
+    let of = |name: &str| vec![entry("general.architecture", gguf::TEXT, &gguf::text(name))];
+    let number = vec![entry("general.architecture", 4, &7u32.to_le_bytes())];
+    let long = of(&"w".repeat(70_000));
+    let labels = ["wan", "flux", "llama", "", "\u{202e}naw"].map(of).into_iter();
+    for label in labels.chain([Vec::new(), number, long]) {
+        let file = write("label.gguf", &label, &pair.stored);
+        let given = [("transformer", known(file.path()))];
+        assert_eq!(rig.infer("model.load", &given).unwrap().warnings, []);
+        assert_eq!(distance(&sample(&rig, &part(&rig, &file), 256), &expected), 0.0);
+    }
+}
+
+/// The autoencoder: kernels in blocks lie in rows of a block, with their own shape beside them.
+#[test]
+fn an_autoencoder_in_blocks_is_that_of_its_numbers() {
+    let rig = Rig::new("gguf-vae");
+    let own = reference("wan_t2v/model/vae/diffusion_pytorch_model.safetensors");
+    let weights = candle_core::safetensors::load(&own, &Device::Cpu).unwrap();
+    let mut next = bits(11);
+    for blocks in [BlockType::Q8_0, BlockType::Q4_0] {
+        let (mut stored, mut wide, mut shapes) = (Vec::new(), weights.clone(), vec![label()]);
+        for (name, tensor) in &weights {
+            let (shape, count) = (tensor.dims(), tensor.elem_count());
+            let plain = tensor.to_dtype(candle_core::DType::F32).unwrap();
+            let values: Vec<f32> = plain.flatten_all().unwrap().to_vec1().unwrap();
+            wide.insert(name.clone(), plain);
+            if shape.len() < 4 || !count.is_multiple_of(32) || name.ends_with("gamma") {
+                stored.push(gguf::Tensor::f32(name, shape, &values));
+                continue;
+            }
+            let packed = random_blocks(blocks, count, &mut next);
+            let mut numbers = vec![0.0; count];
+            kino_kernels::widen_blocks(blocks, &packed, &mut numbers);
+            wide.insert(name.clone(), Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap());
+            let number = gguf::number(blocks);
+            stored.push(gguf::Tensor::new(name, &[count / 32, 32], number, packed));
+            let sizes = shape.iter().flat_map(|size| (*size as i32).to_le_bytes());
+            let head = [&5u32.to_le_bytes()[..], &(shape.len() as u64).to_le_bytes()].concat();
+            let list = [head, sizes.collect()].concat();
+            shapes.push(entry(&format!("comfy.gguf.orig_shape.{name}"), 9, &list));
+        }
+        let narrow = write("vae.gguf", &shapes, &stored);
+        let wide = File::of("vae-wide.safetensors", &wide);
+        let latents = Value::Tensor((common::single::numbers(&[16, 2, 3, 4], 3) * 6.0).unwrap());
+        let decoded = |file: &File| {
+            // The config is the folder's: of so few channels it does not follow from the weights.
+            let given = [("source", "wan_t2v/model"), ("vae", file.path())];
+            let vae = load(&rig, &given, VAE);
+            let frames = rig.one("vae.decode", &[("vae", vae), ("latent", latents.clone())]);
+            frames.shared::<kino_node::Frames>().unwrap().whole().unwrap()
+        };
+        let off = distance(&decoded(&narrow), &decoded(&wide));
+        assert!(off < 1e-6, "{blocks:?}: {off}");
+    }
+}
+
 /// As ComfyUI-GGUF's converter writes what has more than four dimensions.
 #[test]
 fn a_patch_embedding_in_another_shape_has_its_own() {

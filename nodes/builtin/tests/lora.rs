@@ -555,6 +555,108 @@ fn what_a_file_holds_beside_is_told_in_the_plan() {
     assert!(both[0].contains("of its 2 layers the transformer has not"), "{both:?}");
 }
 
+/// Adapters with a name of their own, and alphas in whatever type their file has them.
+#[test]
+fn names_of_adapters_and_types_of_alpha_change_nothing() {
+    let (rig, files) = (Rig::new("lora-named"), Files::new("named"));
+    let dit = rig.model("wan_t2v/model").dit;
+    let own = "transformer.blocks.0.attn1.to_q";
+    let of = |name: &str, adapter: &str, alpha: Option<Tensor>| {
+        let mut tensors: Tensors = [
+            (format!("{own}.lora_A{adapter}.weight"), numbers(&[2, 64], 0.0)),
+            (format!("{own}.lora_B{adapter}.weight"), numbers(&[64, 2], 1.0)),
+        ]
+        .into();
+        tensors.extend(alpha.map(|alpha| (format!("{own}.alpha"), alpha)));
+        sample(&rig, &with(&rig, &dit, &files.write(name, &tensors), 1.0))
+    };
+    let plain = of("plain.safetensors", "", None);
+    for adapter in [".default", ".default_0", ".default.default_0", ".my-style"] {
+        assert_eq!(distance(&of("named.safetensors", adapter, None), &plain), 0.0, "{adapter}");
+    }
+    let four = |dtype| Tensor::new(4f32, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+    let strong = of("strong.safetensors", "", Some(four(DType::F32)));
+    assert!(distance(&strong, &plain) > 1e-4);
+    for dtype in [DType::F16, DType::BF16, DType::F64, DType::I64, DType::U8, DType::I32] {
+        let found = of("typed.safetensors", "", Some(four(dtype)));
+        assert_eq!(distance(&found, &strong), 0.0, "{dtype:?}");
+    }
+    let listed = Some(Tensor::new(&[4f32], &Device::Cpu).unwrap());
+    assert_eq!(distance(&of("listed.safetensors", "", listed), &strong), 0.0);
+}
+
+/// Files that hold more than one adapter for a layer: which of them is meant, nobody knows.
+#[test]
+fn two_adapters_of_one_layer_are_refused() {
+    let (rig, files) = (Rig::new("lora-twice"), Files::new("twice"));
+    let dit = rig.model_facts("wan_t2v/model").dit;
+    let told = |name: &str, layers: [&str; 2]| {
+        let halves = layers.iter().flat_map(|layer| {
+            let (down, up) = (layer.replace("HALF", "lora_A"), layer.replace("HALF", "lora_B"));
+            [(down, numbers(&[2, 64], 0.0)), (up, numbers(&[64, 2], 1.0))]
+        });
+        let path = files.write(name, &halves.collect());
+        rig.objects("lora.apply", &[("dit", dit.clone()), ("path", known(&path))])
+    };
+    let own = "transformer.blocks.0.attn1.to_q";
+    let (one, other) = (format!("{own}.HALF.one.weight"), format!("{own}.HALF.two.weight"));
+    let said = told("names.safetensors", [&one, &other]);
+    assert!(said.contains("are the same of one layer: it holds several adapters"), "{said}");
+    let other = "diffusion_model.blocks.0.self_attn.q.HALF.weight";
+    let said = told("layers.safetensors", [&one.replace(".one", ""), other]);
+    assert!(said.contains("and another of its layers are both `blocks.0.attn1.to_q`"), "{said}");
+}
+
+/// A LoRA of a model with other inputs fits but for the layer that reads them, as ComfyUI takes it,
+/// too; one of another size fits nowhere.
+#[test]
+fn a_lora_of_a_model_with_other_inputs_changes_what_it_fits() {
+    let (rig, files) = (Rig::new("lora-inputs"), Files::new("inputs"));
+    let pair = |layer: &str, down: &[usize], up: &[usize]| {
+        let name = |half: &str| format!("diffusion_model.{layer}.{half}.weight");
+        [(name("lora_down"), numbers(down, 0.0)), (name("lora_up"), numbers(up, 1.0))]
+    };
+    let fitting = pair("blocks.0.self_attn.q", &[2, 64], &[64, 2]);
+    let patch = pair("patch_embedding", &[2, 36, 1, 2, 2], &[64, 2, 1, 1, 1]);
+    let both = files.write("i2v.safetensors", &fitting.iter().chain(&patch).cloned().collect());
+    let own = files.write("own.safetensors", &fitting.into());
+    let dit = rig.model_facts("wan_t2v/model").dit;
+    let info = rig.infer("lora.apply", &[("dit", dit.clone()), ("path", known(&both))]).unwrap();
+    let told: Vec<&str> = info.warnings.iter().map(|warning| &*warning.message).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("one of its layers changes nothing: `diffusion_model.patch"));
+    let plain = rig.model("wan_t2v/model").dit;
+    let of = |path: &str| sample(&rig, &with(&rig, &plain, path, 1.0));
+    assert_eq!(distance(&of(&both), &of(&own)), 0.0);
+    let large = pair("blocks.0.self_attn.q", &[2, 128], &[128, 2]);
+    let large = files.write("large.safetensors", &large.into_iter().chain(patch).collect());
+    let told = rig.objects("lora.apply", &[("dit", dit), ("path", known(&large))]);
+    assert!(told.contains("it was made for another size of the model"), "{told}");
+}
+
+/// The LoRA of one expert beside the other.
+#[test]
+fn a_lora_beside_the_other_expert_is_told() {
+    let (rig, files) = (Rig::new("lora-expert"), Files::new("expert"));
+    let own = "diffusion_model.blocks.0.self_attn.q";
+    let lora: Tensors = [
+        (format!("{own}.lora_down.weight"), numbers(&[2, 24], 0.0)),
+        (format!("{own}.lora_up.weight"), numbers(&[24, 2], 1.0)),
+    ]
+    .into();
+    let path = files.write("style_low_noise.safetensors", &lora);
+    let pair = rig.model_facts("wan22_a14b/model").dit;
+    let told = |part: &str| {
+        let given = [("dit", pair.clone()), ("path", known(&path)), ("part", known(part))];
+        let warnings = rig.infer("lora.apply", &given).unwrap().warnings;
+        warnings.into_iter().map(|warning| warning.message).collect::<Vec<_>>()
+    };
+    assert_eq!((told("auto"), told("low")), (Vec::new(), Vec::new()));
+    let expected = "it is called a LoRA of the expert of low noise levels, and stands beside that of \
+                    high ones";
+    assert_eq!(told("high"), [expected]);
+}
+
 #[test]
 fn an_alpha_that_is_no_number_is_an_error_that_names_it() {
     let (rig, files) = (Rig::new("lora-nan"), Files::new("nan"));

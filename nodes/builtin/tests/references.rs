@@ -8,7 +8,7 @@ use common::{Rig, close, distance, int, json, reference, text};
 use kino_models::ModelFolder;
 use kino_models::families::wan::VaeConfig;
 use kino_models::families::wan::vae::Vae;
-use kino_models::text::Umt5Encoder;
+use kino_models::text::T5Encoder;
 use kino_models::tile::Tile;
 use kino_node::{Conditioning, Control, Frames, Given, Value};
 
@@ -386,8 +386,9 @@ fn prompts_are_encoded_as_the_library_does() {
     let rig = Rig::new("text");
     let encoder = rig.model("wan_t2v/model").text;
     let folder = ModelFolder::directory(reference("wan_t2v/model")).unwrap();
-    let direct = Umt5Encoder::load(
+    let direct = T5Encoder::load(
         &folder,
+        &kino_models::families::wan::PROMPTS,
         &folder.weights("text_encoder", DType::F32, &Device::Cpu).unwrap(),
     )
     .unwrap();
@@ -395,7 +396,7 @@ fn prompts_are_encoded_as_the_library_does() {
         [("encoder", encoder), ("prompt", text("a  fox &amp; snow")), ("negative", text("blur"))];
     let Some(found) = rig.one("text.encode", &inputs).shared::<Conditioning>() else { panic!() };
     let (positive, negative) = (found.positive.text().unwrap(), found.negative.text().unwrap());
-    let encode = |prompt: &str| direct.encode(prompt, &mut || Ok(())).unwrap();
+    let encode = |prompt: &str| direct.encode(prompt, &mut || Ok(())).unwrap().tensor;
     assert_eq!(distance(positive, &encode("a fox & snow")), 0.0);
     assert_eq!(distance(negative, &encode("blur")), 0.0);
 }

@@ -6,8 +6,9 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
-use common::single::{DIT, File, TEXT, Tensors, VAE, Widths, load, numbers};
+use common::single::{DIT, File, TEXT, Tensors, VAE, Widths, converted_file, load, numbers};
 use common::{Copied, Rig, distance, known, reference, text};
+use kino_models::convert::ConvertTo;
 use kino_node::Value;
 use safetensors::{Dtype, View};
 
@@ -192,15 +193,6 @@ impl View for &Stored {
     }
 }
 
-/// The nearest number of eight bits.
-fn e4m3(value: f32) -> u8 {
-    let near = |byte: &u8| (kino_kernels::e4m3(*byte) - value).abs();
-    (0..=255u8)
-        .filter(|byte| byte & 0x7f != 0x7f)
-        .min_by(|a, b| near(a).total_cmp(&near(b)))
-        .unwrap()
-}
-
 /// A file whose matrices are stored in eight bits, and the same numbers in 32.
 fn scaled(weights: &Tensors, scale: Option<f32>, marker: bool) -> (Vec<(String, Stored)>, Tensors) {
     let mut wide = weights.clone();
@@ -214,7 +206,7 @@ fn scaled(weights: &Tensors, scale: Option<f32>, marker: bool) -> (Vec<(String, 
             continue;
         }
         let by = scale.unwrap_or(1.0);
-        let bytes: Vec<u8> = values.iter().map(|value| e4m3(value / by)).collect();
+        let bytes: Vec<u8> = values.iter().map(|value| kino_kernels::to_e4m3(value / by)).collect();
         let exact: Vec<f32> = bytes.iter().map(|byte| kino_kernels::e4m3(*byte) * by).collect();
         wide.insert(name.clone(), Tensor::from_vec(exact, shape.as_slice(), &Device::Cpu).unwrap());
         stored.push((name.clone(), Stored(Dtype::F8_E4M3, shape, bytes)));
@@ -298,16 +290,22 @@ fn whole_numbers(weights: &Tensors) -> (StoredFile, Tensors) {
 fn whole_numbers_that_were_rotated_are_the_numbers_that_they_stand_for() {
     let rig = Rig::new("single-int8");
     let (stored, wide) = whole_numbers(&transformer());
-    let (narrow, wide) = (File::new("int8.safetensors"), File::of("w8.safetensors", &wide));
-    write(&narrow, &stored);
-    let given = [("transformer", known(narrow.path()))];
+    let (file, wide) = (File::new("int8.safetensors"), File::of("w8.safetensors", &wide));
+    write(&file, &stored);
+    let given = [("transformer", known(file.path()))];
     assert_eq!(rig.infer("model.load", &given).unwrap().warnings, []);
     let part = |file: &File| load(&rig, &[("transformer", file.path())], DIT);
-    let (narrow, wide) = (part(&narrow), part(&wide));
+    let (narrow, wide) = (part(&file), part(&wide));
     let off = distance(&sample(&rig, &narrow), &sample(&rig, &wide));
     assert!(off < 2e-5, "{off}");
     let bytes = |value: &Value| common::handle::<kino_nodes::DitHandle>(value).weight_bytes();
     assert!(bytes(&narrow) * 2 < bytes(&wide), "{} of {}", bytes(&narrow), bytes(&wide));
+    // Converted they are those numbers, each alone, and as they are with all that stands beside.
+    for (to, most) in [(ConvertTo::Plain(DType::F32), 2e-5), (ConvertTo::Same, 0.0)] {
+        let other = converted_file((&file.0, ""), to, "int8-converted.safetensors").unwrap();
+        let off = distance(&sample(&rig, &part(&other)), &sample(&rig, &narrow));
+        assert!(off <= most, "{to:?}: {off}");
+    }
 }
 
 #[test]
@@ -358,6 +356,156 @@ fn whole_numbers_that_nothing_is_said_of_are_told_in_the_plan() {
         true
     });
     assert!(said.contains("proj.weight_scale`: expected [96, 1], found [3]"), "{said}");
+}
+
+/// The mark of ComfyUI in every form that files have, scales by both names, and what is no scale.
+#[test]
+fn scales_and_marks_of_every_kind_are_understood() {
+    let rig = Rig::new("single-marks");
+    let (stored, wide) = scaled(&transformer(), Some(0.001), false);
+    let part = |file: &File| load(&rig, &[("transformer", file.path()), ("compute", "f32")], DIT);
+    let expected = sample(&rig, &part(&File::of("marks-wide.safetensors", &wide)));
+    let copy = |Stored(dtype, shape, bytes): &Stored| Stored(*dtype, shape.clone(), bytes.clone());
+    let of = |change: &dyn Fn(&str, Stored) -> StoredFile, more: StoredFile| {
+        let file = File::new("marks.safetensors");
+        let each = stored.iter().flat_map(|(name, tensor)| change(name, copy(tensor)));
+        write(&file, &each.chain(more).collect::<StoredFile>());
+        let given = [("transformer", known(file.path()))];
+        assert_eq!(rig.infer("model.load", &given).unwrap().warnings, []);
+        distance(&sample(&rig, &part(&file)), &expected)
+    };
+    let same = |name: &str, tensor: Stored| vec![(name.to_owned(), tensor)];
+    for (dtype, shape) in [
+        (Dtype::F8_E4M3, vec![0]),
+        (Dtype::F8_E4M3, vec![2]),
+        (Dtype::F8_E5M2, vec![0]),
+        (Dtype::F32, vec![]),
+    ] {
+        let bytes =
+            vec![0; shape.iter().product::<usize>() * if dtype == Dtype::F32 { 4 } else { 1 }];
+        let mark = vec![("scaled_fp8".to_owned(), Stored(dtype, shape, bytes))];
+        assert!(of(&same, mark) < 2e-5, "{dtype:?}");
+    }
+    // As ComfyUI writes it since its `comfy_quant`: the other name, a list of one, what the
+    // activations were divided by, and a text that says so.
+    let newer = |name: &str, tensor: Stored| {
+        let Some(layer) = name.strip_suffix("scale_weight") else { return same(name, tensor) };
+        let how = br#"{"format": "float8_e4m3fn", "full_precision_matrix_mult": true}"#.to_vec();
+        let one = || Stored(Dtype::F32, vec![1], 1f32.to_le_bytes().to_vec());
+        vec![
+            (format!("{layer}weight_scale"), Stored(Dtype::F32, vec![1], tensor.2)),
+            (format!("{layer}input_scale"), one()),
+            (format!("{layer}comfy_quant"), Stored(Dtype::U8, vec![how.len()], how)),
+        ]
+    };
+    assert!(of(&newer, Vec::new()) < 2e-5);
+    // A scale for each row: halves of it beside numbers of which every other row is twice as large.
+    let (doubled, wide) = (&scaled(&transformer(), Some(0.002), false).0, &stored);
+    let by_rows = |name: &str, tensor: Stored| {
+        let Some(layer) = name.strip_suffix("weight").filter(|_| tensor.0 == Dtype::F8_E4M3) else {
+            return if name.ends_with("scale_weight") { Vec::new() } else { same(name, tensor) };
+        };
+        let other = &doubled.iter().find(|(own, _)| own == name).unwrap().1;
+        let inner = tensor.1[1];
+        let (mut bytes, mut scales) = (tensor.2, Vec::new());
+        for (row, bytes) in bytes.chunks_mut(inner).enumerate() {
+            let is_other = row % 2 == 1;
+            // What half a number is in eight bits, only large ones are without loss.
+            let is_exact = bytes
+                .iter()
+                .zip(&other.2[row * inner..])
+                .all(|(a, b)| kino_kernels::e4m3(*a) * 0.001 == kino_kernels::e4m3(*b) * 0.002);
+            if is_other && is_exact {
+                bytes.copy_from_slice(&other.2[row * inner..][..inner]);
+            }
+            let scale: f32 = if is_other && is_exact { 0.002 } else { 0.001 };
+            scales.extend(scale.to_le_bytes());
+        }
+        let rows = tensor.1[0];
+        vec![
+            (name.to_owned(), Stored(tensor.0, tensor.1, bytes)),
+            (format!("{layer}weight_scale"), Stored(Dtype::F32, vec![rows, 1], scales)),
+        ]
+    };
+    assert!(!wide.is_empty() && of(&by_rows, Vec::new()) < 2e-5);
+}
+
+/// Eight bits with five of exponent, with a scale and without.
+#[test]
+fn the_other_eight_bits_are_the_numbers_that_they_stand_for() {
+    let rig = Rig::new("single-e5m2");
+    for scale in [None, Some(0.25f32)] {
+        let (mut stored, mut wide) = (StoredFile::new(), transformer());
+        for (name, tensor) in transformer() {
+            let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+            let shape = tensor.dims().to_vec();
+            // The upper byte of an f16, cut off.
+            let by = scale.filter(|_| shape.len() == 2).unwrap_or(1.0);
+            let halves = values.iter().map(|value| half::f16::from_f32(value / by).to_bits());
+            let bytes: Vec<u8> = halves.map(|bits| (bits >> 8) as u8).collect();
+            let exact =
+                bytes.iter().map(|b| half::f16::from_bits(u16::from(*b) << 8).to_f32() * by);
+            let exact = Tensor::from_vec(exact.collect(), shape.as_slice(), &Device::Cpu).unwrap();
+            if let (Some(by), true) = (scale, shape.len() == 2) {
+                let name = format!("{}scale_weight", name.strip_suffix("weight").unwrap());
+                stored.push((name, Stored(Dtype::F32, vec![], by.to_le_bytes().to_vec())));
+            }
+            wide.insert(name.clone(), exact);
+            stored.push((name, Stored(Dtype::F8_E5M2, shape, bytes)));
+        }
+        let (narrow, wide) = (File::new("e5m2.safetensors"), File::of("e5m2-w.safetensors", &wide));
+        write(&narrow, &stored);
+        let of = |file: &File| {
+            sample(&rig, &load(&rig, &[("transformer", file.path()), ("compute", "f32")], DIT))
+        };
+        assert_eq!(distance(&of(&narrow), &of(&wide)), 0.0, "{scale:?}");
+        let to = ConvertTo::Plain(DType::F32);
+        let file = converted_file((&narrow.0, ""), to, "e5m2-f32.safetensors").unwrap();
+        assert_eq!(distance(&of(&file), &of(&wide)), 0.0, "{scale:?}");
+    }
+}
+
+/// What would be read as other numbers than it is.
+#[test]
+fn narrow_forms_that_are_not_read_are_told_by_their_name() {
+    let rig = Rig::new("single-forms");
+    let told = |change: &dyn Fn(&str, &Stored) -> StoredFile| {
+        let (stored, _) = scaled(&transformer(), None, false);
+        let (file, mut changed) = (File::new("forms.safetensors"), StoredFile::new());
+        for (name, tensor) in stored {
+            changed.extend(change(&name, &tensor));
+            if changed.iter().all(|(own, _)| *own != name) {
+                changed.push((name, tensor));
+            }
+        }
+        write(&file, &changed);
+        let dit = rig.fact("model.load", &[("transformer", known(file.path()))], DIT);
+        rig.objects("schedule", &[("dit", dit)])
+    };
+    let layer = "blocks.1.ffn.0.";
+    let beside = |end: &'static str, tensor: fn() -> Stored| {
+        move |name: &str, _: &Stored| match name.strip_suffix("weight") {
+            Some(own) if own == layer => vec![(format!("{own}{end}"), tensor())],
+            _ => Vec::new(),
+        }
+    };
+    let said = told(&beside("weight_scale_inv", || Stored(Dtype::F32, vec![1, 1], vec![0; 4])));
+    let expected =
+        "`blocks.1.ffn.net.0.proj.weight_scale_inv`, a scale a block, is not supported yet";
+    assert!(said.contains(expected), "{said}");
+    let said = told(&beside("weight_scale", || Stored(Dtype::F32, vec![3], vec![0; 12])));
+    assert!(
+        said.contains("`blocks.1.ffn.net.0.proj.weight_scale`: expected [], found [3]"),
+        "{said}"
+    );
+    let said = told(&beside("comfy_quant", || {
+        let how = br#"{"format": "nvfp4"}"#.to_vec();
+        Stored(Dtype::U8, vec![how.len()], how)
+    }));
+    assert!(
+        said.contains("comfy_quant`: nvfp4 (of ComfyUI's, int8_tensorwise, float8_e4m3fn"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -493,6 +641,28 @@ fn a_text_encoder_alone_is_the_one_of_the_folder() {
     };
     let expected = encode(load(&rig, &[("source", "wan_t2v/model")], TEXT));
     assert_eq!(distance(&encode(load(&rig, &given, TEXT)), &expected), 0.0);
+    // By the names of Wan's authors, as files of UMT5 are shared that were made of their pickle.
+    let wan = |name: &str| {
+        let pairs = [
+            ("shared", "token_embedding"),
+            ("encoder.final_layer_norm", "norm"),
+            ("encoder.block", "blocks"),
+            ("layer.0.SelfAttention.relative_attention_bias", "pos_embedding.embedding"),
+            ("layer.0.SelfAttention", "attn"),
+            ("layer.0.layer_norm", "norm1"),
+            ("layer.1.layer_norm", "norm2"),
+            ("layer.1.DenseReluDense.wi_0", "ffn.gate.0"),
+            ("layer.1.DenseReluDense.wi_1", "ffn.fc1"),
+            ("layer.1.DenseReluDense.wo", "ffn.fc2"),
+        ];
+        pairs.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
+    };
+    let tensors = candle_core::safetensors::load(&own, &Device::Cpu).unwrap();
+    let tensors: Tensors = tensors.into_iter().map(|(name, tensor)| (wan(&name), tensor)).collect();
+    assert!(tensors.contains_key("blocks.1.ffn.gate.0.weight"), "{:?}", tensors.keys());
+    let file = File::of("umt5-enc.safetensors", &tensors);
+    let given = [("source", "wan_t2v/model"), ("text_encoder", file.path())];
+    assert_eq!(distance(&encode(load(&rig, &given, TEXT)), &expected), 0.0);
     let alone = load(&rig, &[("text_encoder", own.to_str().unwrap())], TEXT);
     let inputs = [("encoder", alone), ("prompt", text("a red circle"))];
     let failed = rig.fails("text.encode", &inputs);
@@ -525,6 +695,11 @@ fn a_file_of_another_part_is_told_by_what_it_is() {
     let narrow = narrow.to_str().unwrap();
     assert!(refused(&[("transformer", narrow)]).contains("how many heads it has does not follow"));
     assert!(refused(&[]).starts_with("source: no model is named (write a source"));
+    let lora = ["lora_down", "lora_up"]
+        .map(|half| (format!("diffusion_model.blocks.0.ffn.0.{half}.weight"), numbers(&[4, 4], 1)));
+    let lora = File::of("a-lora.safetensors", &lora.into());
+    let told = refused(&[("transformer", lora.path())]);
+    assert!(told.ends_with("it is a LoRA, which `lora.apply` puts beside a transformer"), "{told}");
     let missing = refused(&[("vae", "nowhere.safetensors")]);
     assert!(missing.contains("nowhere.safetensors does not exist"), "{missing}");
 }

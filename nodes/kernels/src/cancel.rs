@@ -37,6 +37,21 @@ pub fn cancelled_by(cancelled: IsCancelled) -> CancelGuard {
     CancelGuard { before: CANCELLED.replace(Some(cancelled)), _here: PhantomData }
 }
 
+/// What tells that the work of this thread is not wanted any more, for a thread that works for it.
+pub fn cancellation() -> Option<IsCancelled> {
+    CANCELLED.with_borrow(Clone::clone)
+}
+
+/// Fails where the work of this thread is not wanted any more.
+///
+/// # Errors
+/// One that [`is_cancelled`] knows.
+pub fn check_cancelled() -> Result<()> {
+    let flag = CancelFlag::of_thread();
+    flag.is_raised();
+    flag.check()
+}
+
 impl Drop for CancelGuard {
     fn drop(&mut self) {
         CANCELLED.set(self.before.take());
@@ -100,7 +115,7 @@ pub(crate) struct CancelFlag {
 
 impl CancelFlag {
     pub(crate) fn of_thread() -> Self {
-        CancelFlag { asked: CANCELLED.with_borrow(Clone::clone), raised: AtomicBool::new(false) }
+        CancelFlag { asked: cancellation(), raised: AtomicBool::new(false) }
     }
 
     /// Whether the tile that asks, and every later one, is left out.
@@ -155,10 +170,16 @@ mod tests {
         let raised = || CancelFlag::of_thread().is_raised();
         let outer = cancelled_by(Arc::new(|| true));
         let inner = cancelled_by(Arc::new(|| false));
-        assert!(!raised());
+        assert!(!raised() && check_cancelled().is_ok());
         assert!(!std::thread::spawn(raised).join().unwrap());
         drop(inner);
-        assert!(raised());
+        assert!(raised() && is_cancelled(&check_cancelled().unwrap_err()));
+        let handed = cancellation().unwrap();
+        let there = std::thread::spawn(move || {
+            let _guard = cancelled_by(handed);
+            CancelFlag::of_thread().is_raised()
+        });
+        assert!(there.join().unwrap());
         drop(outer);
         assert!(!raised());
     }

@@ -70,6 +70,7 @@ mod pack;
 mod packed;
 mod plane;
 mod product;
+mod quantize;
 mod resize;
 mod rotate;
 mod rows;
@@ -82,7 +83,10 @@ pub use activation::{
 };
 pub use attention::{attention, attention_with_bias};
 pub use blocks::{BlockType, widen_blocks, widen_rows};
-pub use cancel::{CancelGuard, IsCancelled, cancelled_by, is_cancelled, side_by_side};
+pub use cancel::{
+    CancelGuard, IsCancelled, cancellation, cancelled_by, check_cancelled, is_cancelled,
+    side_by_side,
+};
 pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};
 pub use e4m3::e4m3;
@@ -97,6 +101,7 @@ pub use plane::{
     channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,
 };
 pub use product::PACKED_ROWS;
+pub use quantize::{E4M3_MAX, quantize_blocks, to_e4m3};
 pub use resize::{resize, resize_levels};
 pub use rotate::rotate_groups;
 pub use tier::{CPU_VARIABLE, check_cpu, has_bf16_products, machine, threads, tier};

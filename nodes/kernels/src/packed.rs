@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, DType, Device, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, Device, Error, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::Result;
@@ -16,6 +16,10 @@ use crate::dense::Dense;
 use crate::e4m3;
 use crate::micro::{COLUMNS, Precision};
 use crate::pack::Lines;
+
+/// Numbers of a matrix that are read at a time: as bytes, and packed, they fit into the cache of a
+/// core.
+const PIECE: usize = 1 << 18;
 
 /// A matrix `[out, inner]` in panels of 32 rows, each interleaved along its rows; the last panel is
 /// filled with zeros. It takes as much memory as its numbers, and is cheap to clone.
@@ -154,6 +158,68 @@ impl PackedMatrix {
         Self { data, precision, out, inner, rotated: None }
     }
 
+    /// Packs a matrix `[out, inner]` that is read piece by piece, on this thread: only a piece of it
+    /// is ever held a second time, and no more than the processor's cache holds. `read` gives rows
+    /// as [`PackedMatrix::pack`] takes them, or where there is a `scale` those that
+    /// [`PackedMatrix::pack_e4m3`] takes; it is asked for them in order.
+    ///
+    /// # Errors
+    /// When `read` fails, what it gives is of another shape or type, or there is no memory.
+    pub fn pack_pieces<E: From<Error>>(
+        [out, inner]: [usize; 2],
+        (precision, scale): (Precision, Option<f32>),
+        mut read: impl FnMut(Range<usize>) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Self, E> {
+        let rows = (PIECE / inner.max(1) / COLUMNS).max(1) * COLUMNS;
+        let pieces = (0..out).step_by(rows).map(|first| first..(first + rows).min(out));
+        let mut pieces = pieces.map(|rows| {
+            let piece = read(rows.clone())?;
+            match piece.dims() == [rows.len(), inner] {
+                true => Ok(piece),
+                false => Err(E::from(Error::Msg(format!("rows {:?}", piece.dims())))),
+            }
+        });
+        let panels = out.div_ceil(COLUMNS);
+        let data = match scale {
+            Some(scale) => {
+                let panel = inner * COLUMNS;
+                let mut packed: Vec<u8> = with_room(panels * panel)?;
+                pieces.try_for_each(|piece| {
+                    with_bytes(&piece?, |rows| {
+                        for rows in rows.chunks(panel.max(1)) {
+                            let start = packed.len();
+                            packed.resize(start + panel, 0);
+                            interleave(rows, inner, &mut packed[start..]);
+                        }
+                        Ok(())
+                    })
+                    .map_err(E::from)
+                })?;
+                Data::E4m3(Arc::new(packed), scale)
+            }
+            None => {
+                let panel = precision.words(inner) * COLUMNS;
+                let mut words: Vec<u32> = with_room(panels * panel)?;
+                pieces.try_for_each(|piece| {
+                    let piece = piece?;
+                    let (count, dense) = (piece.dim(0)?, Dense::new(&piece)?);
+                    let numbers = dense.numbers();
+                    let lines = Lines::rows(numbers.slice(), inner);
+                    for first in (0..count).step_by(COLUMNS) {
+                        let start = words.len();
+                        words.resize(start + panel, 0);
+                        let count = COLUMNS.min(count - first);
+                        let lines = lines.skip(first);
+                        lines.pack(precision, count, 0..inner, COLUMNS, &mut words[start..]);
+                    }
+                    Ok::<(), E>(())
+                })?;
+                Data::Words(Arc::new(words))
+            }
+        };
+        Ok(Self::new(data, precision, [out, inner]))
+    }
+
     /// Rows and columns, `[out, inner]`.
     pub fn dims(&self) -> [usize; 2] {
         [self.out, self.inner]
@@ -232,18 +298,12 @@ impl PackedMatrix {
     }
 }
 
-/// Runs `work` on the bytes of a matrix on the CPU.
-fn with_bytes<R>(bytes: &Tensor, work: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
-    if bytes.dtype() != DType::U8 || !matches!(bytes.device(), Device::Cpu) {
-        bail!("a weight of {:?} on {:?}, expected U8 on the CPU", bytes.dtype(), bytes.device());
-    }
-    let bytes = bytes.contiguous()?;
-    let (storage, layout) = bytes.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(CpuStorage::U8(all)) => {
-            work(&all[layout.start_offset()..][..bytes.elem_count()])
-        }
-        _ => bail!("a CPU kernel was given {:?} on {:?}", bytes.dtype(), bytes.device()),
+/// Interleaves up to 32 rows of `inner` bytes: a panel, which is zeros.
+fn interleave(rows: &[u8], inner: usize, panel: &mut [u8]) {
+    let rows = rows.chunks_exact(inner.max(1)).take(COLUMNS);
+    for (column, row) in rows.enumerate() {
+        let places = panel[column..].iter_mut().step_by(COLUMNS);
+        places.zip(row).for_each(|(place, byte)| *place = *byte);
     }
 }
 
@@ -253,15 +313,33 @@ fn interleaved(bytes: &Tensor) -> Result<(Vec<u8>, [usize; 2])> {
     let panel = inner * COLUMNS;
     let packed = with_bytes(bytes, |rows| {
         filled(out.div_ceil(COLUMNS) * panel, panel, |index, packed| {
-            let first = index * COLUMNS;
-            let rows = rows[first * inner..].chunks_exact(inner.max(1)).take(COLUMNS);
-            for (column, row) in rows.enumerate() {
-                let places = packed[column..].iter_mut().step_by(COLUMNS);
-                places.zip(row).for_each(|(place, byte)| *place = *byte);
-            }
+            interleave(&rows[index * panel..], inner, packed);
         })
     })?;
     Ok((packed, [out, inner]))
+}
+
+/// What `read` makes of a matrix of bytes on the CPU, row after row.
+fn with_bytes<R>(matrix: &Tensor, read: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+    let (dtype, device) = (matrix.dtype(), matrix.device());
+    if dtype != DType::U8 || !matches!(device, Device::Cpu) {
+        bail!("a weight of {dtype:?} on {device:?}, expected U8 on the CPU");
+    }
+    let matrix = matrix.contiguous()?;
+    let (storage, layout) = matrix.storage_and_layout();
+    let Storage::Cpu(CpuStorage::U8(all)) = &*storage else {
+        bail!("a CPU kernel was given {dtype:?} on {device:?}");
+    };
+    read(&all[layout.start_offset()..][..matrix.elem_count()])
+}
+
+/// An empty vector with room for so many numbers.
+fn with_room<T>(count: usize) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    if room.try_reserve_exact(count).is_err() {
+        bail!("there is no memory for a weight of {} bytes", count * size_of::<T>());
+    }
+    Ok(room)
 }
 
 impl fmt::Debug for PackedMatrix {
@@ -273,5 +351,55 @@ impl fmt::Debug for PackedMatrix {
             Data::Blocks(panels) => panels.name(),
         };
         write!(f, "PackedMatrix({:?}, {held}, {:?})", self.dims(), self.precision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All panels, widened.
+    fn words(matrix: &PackedMatrix) -> Vec<u32> {
+        let mut room = Vec::new();
+        let panel = |index| matrix.panel(index, 0..matrix.depth(), &mut room).to_vec();
+        (0..matrix.panels()).flat_map(panel).collect()
+    }
+
+    /// Read in pieces, the last of which may be no whole panel, or at once: the same.
+    #[test]
+    fn a_matrix_is_packed_in_pieces_as_it_is_at_once() {
+        let cpu = Device::Cpu;
+        for [out, inner] in [[1, 7], [33, 5000], [100, 5000], [128, 4096], [31, 1], [70, 10_000]] {
+            let wave = |i: usize| ((i * 7919) as f64 * 0.618_034).fract() as f32 - 0.5;
+            let wide = Tensor::from_vec((0..out * inner).map(wave).collect(), (out, inner), &cpu);
+            let wide: Tensor = wide.unwrap();
+            let narrow = wide.to_dtype(DType::BF16).unwrap();
+            let bytes: Vec<u8> = (0..out * inner).map(|i| (i * 31 % 251) as u8 & 0x7e).collect();
+            let bytes = Tensor::from_vec(bytes, (out, inner), &cpu).unwrap();
+            for precision in [Precision::F32, Precision::Bf16] {
+                for (matrix, scale) in [(&wide, None), (&narrow, None), (&bytes, Some(0.5))] {
+                    let mut asked = 0;
+                    let pieces =
+                        PackedMatrix::pack_pieces([out, inner], (precision, scale), |rows| {
+                            assert_eq!(rows.start, asked);
+                            asked = rows.end;
+                            matrix.narrow(0, rows.start, rows.len())
+                        });
+                    let pieces: Result<PackedMatrix> = pieces;
+                    let whole = match scale {
+                        None => PackedMatrix::pack(matrix, precision),
+                        Some(scale) => PackedMatrix::pack_e4m3(matrix, scale, precision),
+                    };
+                    let (pieces, whole) = (pieces.unwrap(), whole.unwrap());
+                    assert_eq!(asked, out);
+                    assert!(words(&pieces) == words(&whole), "[{out}, {inner}], {precision:?}");
+                    assert_eq!(pieces.scale(), whole.scale());
+                }
+            }
+        }
+        let of_another = Tensor::zeros((2, 3), DType::BF16, &cpu).unwrap();
+        let read = |_| Ok::<_, Error>(of_another.clone());
+        assert!(PackedMatrix::pack_pieces([2, 4], (Precision::F32, None), read).is_err());
+        assert!(PackedMatrix::pack_pieces([2, 3], (Precision::F32, Some(1.0)), read).is_err());
     }
 }

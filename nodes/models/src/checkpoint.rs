@@ -10,6 +10,7 @@ mod folder;
 mod format;
 mod gguf;
 mod header;
+mod layout;
 mod opened;
 mod part;
 mod safetensors;
@@ -18,8 +19,13 @@ mod single;
 pub use check::{LARGEST_SIZE, invalid, require_positive, require_sizes, unsupported};
 pub use file::DataFile;
 pub use folder::{EmbeddedFiles, ModelFiles, ModelFolder};
+pub(crate) use header::CONFIG;
 pub use header::StoredType;
+pub use layout::GgufValue;
+pub(crate) use layout::{FileLayout, NewTensor, lay_out_gguf, lay_out_safetensors};
 pub use opened::Checkpoint;
 pub(crate) use part::TensorEntry;
 pub use part::{Identity, PartFiles};
-pub use single::{DetectedPart, Rename, SinglePart, part_names};
+pub use single::{
+    DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,
+};

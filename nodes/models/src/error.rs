@@ -80,6 +80,10 @@ pub enum Error {
         file: String,
     },
 
+    /// What takes the bytes of a file that is written did not take them.
+    #[error("{0}")]
+    Write(std::io::Error),
+
     /// There is no memory for a weight.
     #[error("{file}: there is no memory for a weight of {bytes} bytes")]
     OutOfMemory {
@@ -120,7 +124,7 @@ pub enum Error {
     /// A weight is stored in a type that is not read.
     #[error(
         "{file}: weight `{name}` is stored as {dtype}; this version reads F32, F16, BF16, F8_E4M3, \
-         matrices of I8 that ComfyUI made, and GGUF's Q2_K to Q6_K, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0"
+         F8_E5M2, matrices of I8 that ComfyUI made, and GGUF's Q2_K to Q6_K, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0"
     )]
     WeightType {
         /// The file, with its folder.

@@ -8,6 +8,6 @@ mod spec;
 
 pub use clip::ClipVision;
 pub use config::{ClipConfig, PrepareConfig};
-pub(crate) use detect::{detect, processor};
+pub(crate) use detect::{detect, processor, single_form};
 pub use prepare::prepare;
 pub use spec::ClipSpec;

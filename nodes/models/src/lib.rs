@@ -4,12 +4,14 @@
 //!
 //! - [`checkpoint`]: where weights lie, in which form, under which names; on disk or in the binary.
 //! - [`weight`]: weights as they are computed with, and the layers that multiply by them.
+//! - [`convert`]: parts of models in other forms, for files.
 //! - [`families`]: networks, configs and detection of each family of models.
 //! - [`model`]: what a model is to whoever runs it: the traits that families implement.
 //! - [`text`]: encoders of text that families share.
 //! - [`image`]: encoders of pictures that families share.
 //! - [`upscale`]: networks that enlarge frames.
 //! - [`interpolate`]: networks that make frames between frames.
+//! - [`noise`]: normal numbers, the same on every platform.
 //! - [`sampling`]: the noise levels of a run, the steps down them, and what steers them.
 //!
 //! Long computations take a `check_cancel` that runs after every block and may return
@@ -19,6 +21,7 @@
 
 pub mod cancel;
 pub mod checkpoint;
+pub mod convert;
 pub mod error;
 pub mod families;
 pub mod image;
@@ -26,11 +29,13 @@ pub mod interpolate;
 mod mirror;
 pub mod model;
 mod names;
+pub mod noise;
 pub mod patch;
 pub mod preview;
 pub mod sampling;
 pub mod text;
 pub mod tile;
+mod timestep;
 pub mod upscale;
 pub mod weight;
 

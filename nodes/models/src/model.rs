@@ -16,7 +16,9 @@ use candle_core::{DType, Tensor};
 use serde_json::Value;
 
 use crate::cancel::CheckCancel;
-use crate::checkpoint::{Checkpoint, DetectedPart, ModelFolder, PartFiles};
+use crate::checkpoint::{
+    Checkpoint, DetectedPart, ModelFolder, PartFiles, SingleForm, SingleFormat,
+};
 use crate::error::{Error, Result};
 use crate::patch::Grid;
 use crate::preview::RgbMap;
@@ -58,6 +60,20 @@ pub trait Family: Send + Sync {
         _folder: Option<&ModelFolder>,
     ) -> Result<Vec<(String, Vec<u8>)>> {
         Ok(Vec::new())
+    }
+
+    /// How a part stands alone in a file of this format, as others read it; none where that is not
+    /// known. `checkpoint` is the model that it is a part of.
+    ///
+    /// # Errors
+    /// When what the form needs of the model cannot be read.
+    fn single_form(
+        &self,
+        _checkpoint: &Checkpoint,
+        _part: &str,
+        _format: SingleFormat,
+    ) -> Result<Option<SingleForm>> {
+        Ok(None)
     }
 }
 
@@ -252,7 +268,7 @@ pub enum TimestepInput {
 }
 
 /// What a denoiser can be given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DenoiserInputs {
     /// Channels of a latent, and of its velocity.
     pub channels: usize,
@@ -266,6 +282,8 @@ pub struct DenoiserInputs {
     pub timesteps: TimestepInput,
     /// How it is told of frames that are given.
     pub given: GivenInput,
+    /// Frames a second that a clip has where nobody says; none where it is not told.
+    pub frame_rate: Option<f64>,
 }
 
 impl DenoiserInputs {
@@ -371,6 +389,9 @@ pub struct Packed<'a> {
     /// How strongly the extra channels of each clip count, where they are a control: 1 as in
     /// training, 0 not at all. Empty where they are none.
     pub strengths: &'a [f64],
+    /// Frames a second of the clips, for a denoiser that is told
+    /// ([`DenoiserInputs::frame_rate`]).
+    pub frame_rate: Option<f64>,
 }
 
 /// Gives the velocity of packed latents.
@@ -499,6 +520,18 @@ pub trait VideoVae: Send + Sync {
     /// The same for decoding.
     fn decode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64;
 
+    /// Whether a latent is decoded whole, since a frame depends on those after it: all frames are
+    /// held then.
+    fn decodes_whole(&self) -> bool {
+        false
+    }
+
+    /// The noise with which a latent is decoded where nobody says otherwise; none where the decoder
+    /// takes none: the default.
+    fn decode_noise(&self) -> Option<DecodeNoise> {
+        None
+    }
+
     /// How the names of the encoder's weights begin.
     fn encoder_weights(&self) -> &[&str];
 
@@ -518,6 +551,26 @@ pub trait VideoVae: Send + Sync {
     fn load_decoder(&self, weights: &Weights) -> Result<Arc<dyn FrameDecoder>>;
 }
 
+/// Noise that a decoder is told of, and that it adds (LTX-Video 0.9.1 and later).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DecodeNoise {
+    /// The noise level at which it decodes, from 0 to 1.
+    pub timestep: f64,
+    /// How much of the latent is noise, from 0 to 1.
+    pub scale: f64,
+    /// Which noise.
+    pub seed: u64,
+}
+
+/// How a whole latent is decoded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WholeDecode {
+    /// The tiles into which frames are cut; none where they are taken whole.
+    pub tile: Option<Tile>,
+    /// The noise, for a decoder that takes some ([`VideoVae::decode_noise`]).
+    pub noise: Option<DecodeNoise>,
+}
+
 /// The loaded encoder of an autoencoder.
 pub trait FrameEncoder: Send + Sync {
     /// Begins a clip, or one tile of it.
@@ -529,31 +582,37 @@ pub trait FrameEncoder: Send + Sync {
 
 /// The loaded decoder of an autoencoder.
 pub trait FrameDecoder: Send + Sync {
-    /// Begins a clip.
+    /// Begins a clip that is decoded frame by frame; none where latents are decoded whole alone
+    /// ([`VideoVae::decodes_whole`]).
     ///
     /// # Errors
     /// When the network cannot be made ready.
-    fn open(&self) -> Result<Box<dyn Decode>>;
+    fn open(&self) -> Result<Option<Box<dyn Decode>>>;
 
-    /// Decodes a whole latent in tiles, one after another, so that what is kept between latent
-    /// frames is that of one tile; the frames of the whole clip are held meanwhile. Without an
-    /// implementation of its own, the frames are decoded whole.
+    /// Decodes a whole latent, in tiles where some are asked for, one after another, so that what is
+    /// kept between latent frames is that of one tile; the frames of the whole clip are held
+    /// meanwhile. Without an implementation of its own, frames are not cut.
     ///
-    /// Shapes: `latent` `[c, f, h, w]`; for each latent frame what [`Decode::push`] gives. `done` is
-    /// told how many of how many latent frames of all tiles have passed.
+    /// Shapes: `latent` `[c, f, h, w]`; the result is all frames, in chunks `[t, H, W, 3]` in −1…1
+    /// and f32. `done` is told how many of how many latent frames of all tiles have passed.
     ///
     /// # Errors
     /// When the shape or the tile does not fit, or it is cancelled.
-    fn decode_tiles(
+    fn decode_whole(
         &self,
         latent: &Tensor,
-        _tile: Tile,
+        _how: &WholeDecode,
         done: &mut dyn FnMut(usize, usize),
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Vec<Tensor>> {
-        let (mut decoder, count) = (self.open()?, latent.dim(1)?);
+        let none = || Error::input("this decoder has no way to decode a latent");
+        let (mut decoder, count) = (self.open()?.ok_or_else(none)?, latent.dim(1)?);
         let mut frame = |index: usize| {
-            let frames = decoder.push(&latent.narrow(1, index, 1)?.squeeze(1)?, check_cancel)?;
+            let latent = latent.narrow(1, index, 1)?.squeeze(1)?;
+            let frames = match index + 1 < count {
+                true => decoder.push(&latent, check_cancel)?,
+                false => decoder.finish(&latent, check_cancel)?,
+            };
             done(index + 1, count);
             Ok(frames)
         };
@@ -580,6 +639,15 @@ pub trait Encode {
     /// # Errors
     /// When the shape does not fit, or it is cancelled.
     fn push(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor>;
+
+    /// Encodes the last chunk: the same numbers, but nothing needs to be kept behind it. Nothing is
+    /// encoded after it.
+    ///
+    /// # Errors
+    /// As [`Encode::push`].
+    fn finish(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        self.push(frames, check_cancel)
+    }
 }
 
 /// A latent being decoded, frame by frame.
@@ -590,6 +658,15 @@ pub trait Decode {
     /// # Errors
     /// When the shape does not fit, or it is cancelled.
     fn push(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor>;
+
+    /// Decodes the last latent frame: the same numbers, but nothing needs to be kept behind it.
+    /// Nothing is decoded after it.
+    ///
+    /// # Errors
+    /// As [`Decode::push`].
+    fn finish(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        self.push(latent, check_cancel)
+    }
 }
 
 /// What is known of a network that enlarges frames, before its weights are read.

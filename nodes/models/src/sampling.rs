@@ -11,7 +11,7 @@ mod stepper;
 mod sum;
 mod unipc;
 
-pub use config::{ScheduleKind, SchedulerConfig, SolverType};
+pub use config::{ScheduleKind, SchedulerConfig, SolverType, Spacing};
 pub use dpm::{DpmDerivative, DpmOptions, DpmSolver};
 pub use euler::Euler;
 pub use guidance::CfgScale;

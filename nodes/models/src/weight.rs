@@ -1,5 +1,6 @@
 //! Weights as they are computed with, and layers that multiply by whatever a weight is.
 
+mod blocks;
 mod conv;
 mod dense;
 mod embedding;
@@ -7,12 +8,17 @@ mod linear;
 mod lora;
 mod norm;
 mod read;
+mod residency;
 mod weights;
 
+pub use blocks::{BlockPass, Blocks};
 pub use conv::Conv;
 pub use dense::{Adapter, Weight};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::{Lora, LoraMatch, LoraSpec};
 pub use norm::{LayerNorm, RmsNorm};
+pub(crate) use read::pieces;
+pub use residency::{BlockList, BlockSizes, Residency, WeightFit};
 pub use weights::{AppliedLora, Probe, TensorStore, Weights};
+pub(crate) use weights::{Scale, is_beside};

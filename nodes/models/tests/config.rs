@@ -3,7 +3,7 @@
 mod common;
 
 use common::{model, reference};
-use kino_models::families::wan::ModelConfig;
+use kino_models::families::wan::{ModelConfig, PROMPTS};
 use kino_models::sampling::{ScheduleKind, SchedulerConfig, SolverType};
 use kino_models::text::TokenizerConfig;
 use kino_models::{ModelFolder, Result};
@@ -237,7 +237,7 @@ fn tokenizer_configs_come_in_several_forms() {
     let read = |key: &str, value: Value| -> Result<TokenizerConfig> {
         let (_place, folder) =
             edited("tokenizer/tokenizer_config.json", |config| config[key] = value);
-        TokenizerConfig::read(&folder)
+        TokenizerConfig::read(&folder, &PROMPTS)
     };
     let unlimited = json!(1_000_000_000_000_000_019_884_624_838_656.0_f64);
     assert_eq!(read("model_max_length", unlimited).unwrap().text_length(), 512);

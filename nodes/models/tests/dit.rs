@@ -106,7 +106,8 @@ fn a_control_leads_as_in_the_reference() {
         let times = vec![417.0; patches.dim(0).unwrap() / grid.tokens()];
         let grids = vec![grid; times.len()];
         let timesteps = Timesteps::PerClip(&times);
-        let latents = Packed { patches, extra, grids: &grids, timesteps, strengths };
+        let latents =
+            Packed { patches, extra, grids: &grids, timesteps, strengths, frame_rate: None };
         let mut blocks = 0;
         let mut tick = || {
             blocks += 1;
@@ -162,6 +163,7 @@ fn image_to_video_equals_the_reference() {
             grids: &[grid],
             timesteps: Timesteps::PerClip(&timesteps[..1]),
             strengths: &[],
+            frame_rate: None,
         };
         let found = dit.velocity_of(&latents, &[&context], &mut go_on).unwrap();
         let found = unpatchify(&found, grid, PATCH).unwrap();
@@ -332,8 +334,14 @@ fn clips_that_are_reused_stand_beside_those_that_are_computed() {
         let times: Vec<f64> = cases.iter().flat_map(|case| case.timesteps.clone()).collect();
         let grids: Vec<Grid> = cases.iter().map(|case| case.grid).collect();
         let (patches, timesteps) = (Tensor::cat(&patches, 0).unwrap(), Timesteps::PerToken(&times));
-        let packed =
-            Packed { patches: &patches, extra: None, grids: &grids, timesteps, strengths: &[] };
+        let packed = Packed {
+            patches: &patches,
+            extra: None,
+            grids: &grids,
+            timesteps,
+            strengths: &[],
+            frame_rate: None,
+        };
         let contexts = vec![&context; grids.len()];
         caches.iter_mut().for_each(|cache| cache.begin_step(step, 9));
         let mut caches: Vec<&mut StepCache> = caches.iter_mut().collect();
@@ -374,7 +382,14 @@ fn clips_that_are_reused_stand_beside_those_that_are_computed() {
     let context = vace.context(&golden.get("x_text").squeeze(0).unwrap()).unwrap();
     let timesteps = Timesteps::PerClip(&[417.0]);
     let extra = Some(&control);
-    let packed = Packed { patches: &x, extra, grids: &grids, timesteps, strengths: &[0.35] };
+    let packed = Packed {
+        patches: &x,
+        extra,
+        grids: &grids,
+        timesteps,
+        strengths: &[0.35],
+        frame_rate: None,
+    };
     let expected = vace.velocity_of(&packed, &[&context], &mut go_on).unwrap();
     let mut own = cache(1e9);
     for step in 0..2 {

@@ -224,6 +224,15 @@ fn what_was_downloaded_wrongly_is_recognised() {
     for (bytes, expected) in [
         (&b"\n<!DOCTYPE html><html>"[..], "it is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "it is a Git LFS pointer"),
+        (
+            b"Invalid username or password.",
+            "it is a text, \"Invalid username or password.\"; download",
+        ),
+        (br#"{"error":"Repository not found"}"#, "Repository not found"),
+        (b"Access to model org/gated is restricted. You must be", "Access to model org/gated"),
+        (&[0; 4096], "it begins with zeros, as a file does whose download was not finished"),
+        (&[0; 8], "it begins with zeros"),
+        (b"", "is truncated: expected 8 bytes, found 0; download it again"),
     ] {
         let refused = open(bytes).unwrap_err().to_string();
         assert!(refused.contains(expected), "{refused}");

@@ -5,14 +5,14 @@ mod common;
 use candle_core::{D, DType, Device, Tensor};
 use common::{Golden, close, golden, model, reference};
 use kino_models::checkpoint::ModelFiles;
-use kino_models::families::wan::TransformerConfig;
 use kino_models::families::wan::dit::{Context, Dit};
+use kino_models::families::wan::{PROMPTS, TransformerConfig};
 use kino_models::model::Timesteps;
 use kino_models::patch::{Grid, patchify, unpatchify};
 use kino_models::sampling::guidance::CfgScale;
 use kino_models::sampling::{Schedule, Solver};
 use kino_models::sampling::{ScheduleKind, SchedulerConfig};
-use kino_models::text::Umt5Encoder;
+use kino_models::text::T5Encoder;
 use kino_models::{ModelFolder, Result};
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ fn meta(path: &str) -> Value {
 
 /// A model with the parts that sampling needs.
 struct Model {
-    text: Umt5Encoder,
+    text: T5Encoder,
     dit: Dit,
     scheduler: SchedulerConfig,
 }
@@ -37,8 +37,9 @@ impl Model {
     fn load(folder: &ModelFolder) -> Self {
         let weights = folder.weights("transformer", DType::F32, &Device::Cpu).unwrap();
         Self {
-            text: Umt5Encoder::load(
+            text: T5Encoder::load(
                 folder,
+                &PROMPTS,
                 &folder.weights("text_encoder", DType::F32, &Device::Cpu).unwrap(),
             )
             .unwrap(),
@@ -48,7 +49,7 @@ impl Model {
     }
 
     fn context(&self, prompt: &str) -> Context {
-        self.dit.context(&self.text.encode(prompt, &mut go_on).unwrap()).unwrap()
+        self.dit.context(&self.text.encode(prompt, &mut go_on).unwrap().tensor).unwrap()
     }
 }
 

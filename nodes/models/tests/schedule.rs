@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use common::{close, distance, golden, reference, values};
 use kino_models::sampling::{
     DpmDerivative, DpmOptions, DpmSolver, Euler, Schedule, ScheduleKind, SchedulerConfig, Solver,
-    SolverType, UniPc, UniPcOptions,
+    SolverType, Spacing, UniPc, UniPcOptions,
 };
 
 /// The levels and timesteps of every shift and number of steps in the reference.
@@ -110,6 +110,43 @@ fn other_solvers_equal_the_reference() {
         }
         assert!(stepper.step(&x, &x, &mut none).is_err(), "{name}: a step after the last");
     }
+}
+
+/// Levels that depend on the number of tokens, that lie by steps, that end above 0, as diffusers has
+/// them within the rounding of f32 (`tests/ref/solvers/shifts.py`).
+#[test]
+fn levels_by_tokens_equal_the_reference() {
+    let cases = std::fs::read(reference("solvers/shifts.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_slice(&cases).unwrap();
+    assert!(cases.len() >= 50, "{} cases", cases.len());
+    let mut largest = 0.0f64;
+    for case in cases {
+        let config: SchedulerConfig = serde_json::from_value(case["config"].clone()).unwrap();
+        let by_steps = case["by_steps"].as_bool().unwrap();
+        let config = config.spaced(if by_steps { Spacing::Steps } else { Spacing::Trained });
+        let number = |key: &str| case[key].as_u64().unwrap() as usize;
+        let (steps, tokens) = (number("steps"), Some(number("tokens")));
+        let schedule = Schedule::of(&config, config.kind(), steps, (None, tokens)).unwrap();
+        let list = |key: &str| -> Vec<f64> {
+            case[key].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+        };
+        for (found, key, unit) in
+            [(schedule.sigmas(), "sigmas", 1.0), (schedule.timesteps(), "timesteps", 1e3)]
+        {
+            let expected = list(key);
+            assert_eq!(found.len(), expected.len(), "{key} of {case}");
+            for (a, b) in found.iter().zip(&expected) {
+                largest = largest.max((a - b).abs() / unit);
+                assert!((a - b).abs() <= 2e-7 * unit, "{key}: {a} is not {b} in {case}");
+            }
+        }
+        // A shift that is given replaces what tokens say; without either there are no levels.
+        let unknown = Schedule::of(&config, config.kind(), steps, (None, None));
+        assert_eq!(unknown.is_err(), config.is_dynamic());
+        let given = |shift| Schedule::of(&config, config.kind(), steps, (Some(shift), None));
+        assert_eq!(given(config.shift_of(tokens.unwrap())).unwrap(), schedule);
+    }
+    println!("at most {largest:.1e} apart");
 }
 
 /// With the true velocity of a straight path every stepper ends at the data, whatever its options.

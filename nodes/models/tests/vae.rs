@@ -260,6 +260,36 @@ fn memory_does_not_grow_with_length() {
     keeps_little(&residual(), [64, 96], tile);
 }
 
+#[test]
+fn behind_the_last_chunk_nothing_is_kept() {
+    let vae = wan();
+    let over = "this clip has had its last chunk";
+    let latent = Tensor::randn(0f32, 1.0, (vae.config().z_dim, 4, 6), &Device::Cpu).unwrap();
+    let (mut kept, mut ended) = (vae.decoder().unwrap(), vae.decoder().unwrap());
+    for _ in 0..2 {
+        for decoder in [&mut kept, &mut ended] {
+            decoder.push(&latent, &mut go_on).unwrap();
+        }
+    }
+    let last = [kept.push(&latent, &mut go_on), ended.finish(&latent, &mut go_on)];
+    let [pushed, finished] = last.map(Result::unwrap);
+    assert_eq!(distance(&pushed, &finished), 0.0);
+    assert!(kept.cache_bytes() > 0 && ended.cache_bytes() == 0);
+    assert!(ended.push(&latent, &mut go_on).unwrap_err().to_string().contains(over));
+
+    let frames = Tensor::randn(0f32, 1.0, (4, 32, 48, 3), &Device::Cpu).unwrap();
+    let first = frames.narrow(0, 0, 1).unwrap();
+    let (mut kept, mut ended) = (vae.encoder().unwrap(), vae.encoder().unwrap());
+    for encoder in [&mut kept, &mut ended] {
+        encoder.push(&first, &mut go_on).unwrap();
+    }
+    let last = [kept.push(&frames, &mut go_on), ended.finish(&frames, &mut go_on)];
+    let [pushed, finished] = last.map(Result::unwrap);
+    assert_eq!(distance(&pushed, &finished), 0.0);
+    assert!(kept.cache_bytes() > 0 && ended.cache_bytes() == 0);
+    assert!(ended.push(&frames, &mut go_on).unwrap_err().to_string().contains(over));
+}
+
 /// What is kept between chunks is as predicted, however many there were.
 fn keeps_little(vae: &Vae, size: [usize; 2], tile: Tile) {
     let peak = vae::decode_peak(vae.config(), 21, size, None);
@@ -321,12 +351,12 @@ fn a_single_frame_needs_less() {
     let vae = wan();
     let latent = Tensor::randn(0f32, 1.0, (16, 4, 6), &Device::Cpu).unwrap();
     let mut decoder = vae.decoder().unwrap();
-    decoder.push(&latent, &mut go_on).unwrap();
+    decoder.finish(&latent, &mut go_on).unwrap();
     let peak = vae::decode_peak(vae.config(), 1, [32, 48], None);
     assert_eq!(decoder.cache_bytes(), peak.cache);
     let mut encoder = vae.encoder().unwrap();
     let frame = Tensor::zeros((1, 32, 48, 3), DType::F32, &Device::Cpu).unwrap();
-    encoder.push(&frame, &mut go_on).unwrap();
+    encoder.finish(&frame, &mut go_on).unwrap();
     assert_eq!(encoder.cache_bytes(), vae::encode_peak(vae.config(), 1, [32, 48], None).cache);
     assert!(2 * peak.total() < vae::decode_peak(vae.config(), 5, [32, 48], None).total());
 }

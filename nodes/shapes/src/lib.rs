@@ -23,6 +23,10 @@ macro_rules! embedded {
 /// larger. BSD-3-Clause, Copyright (c) 2021, Xintao Wang.
 pub static VIDEO_X4: &[u8] = include_bytes!("../upscale/video-x4.safetensors");
 
+/// The BLAKE3 digest of [`VIDEO_X4`] in hexadecimal.
+pub static VIDEO_X4_DIGEST: &str =
+    "fc440e7ca2cfb165205a2fa7f7e2f0f6d8447eb56a578c76bb7eec36491209af";
+
 /// The licence of [`VIDEO_X4`], which goes with every copy of it.
 pub static VIDEO_X4_LICENSE: &str = include_str!("../upscale/LICENSE");
 

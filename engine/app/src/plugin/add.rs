@@ -36,15 +36,16 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
             let folder = if given.is_file() { given.parent().unwrap_or(given) } else { given };
             let project = Project::open(folder)?;
             let found = FoundPlugin { lock: user.clone(), ..project.found() };
-            open(&found, &kino_host::pin(&found, &args.accept.options(false))?, screen)?;
-            (project.manifest.clone(), Some(project))
+            let entry = kino_host::pin(&found, &args.accept.options(false))?;
+            open(&found, &entry, screen)?;
+            (project.manifest.clone(), Some((project, entry)))
         }
     };
     fs::create_dir_all(&user).map_err(world)?;
     let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(&user).map_err(world)?;
     let to = fresh.path();
     match &project {
-        Some(project) => copy(project, to).map_err(|error| read(given, error))?,
+        Some((project, _)) => copy(project, to).map_err(|error| read(given, error))?,
         None => {
             let artifact = manifest.artifact(to, manifest.preferred()).unwrap_or_default();
             copy_artifact(given, &artifact).map_err(|error| read(given, error))?;
@@ -53,7 +54,11 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     }
     let target = user.join(&manifest.id);
     let mut found = FoundPlugin { folder: to.to_owned(), manifest, lock: user.clone() };
-    let entry = kino_host::pin(&found, &args.accept.options(false))?;
+    let entry = match project {
+        // What was opened is what is pinned: a copy of anything else is refused when it is loaded.
+        Some((_, entry)) => entry,
+        None => kino_host::pin(&found, &args.accept.options(false))?,
+    };
     let id = found.manifest.id.clone();
     let insert = |lock: &mut LockFile| drop(lock.plugins.insert(id, entry.clone()));
     let pin = || Ok(LockFile::change(&user, insert)?);

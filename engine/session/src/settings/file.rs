@@ -92,7 +92,7 @@ impl SettingsFile {
             && let Ok(SettingValue::Device(device)) = setting.parse(value.as_ref(), &here)
         {
             // What would fail at every run is said now.
-            device.open()?;
+            device.open(None)?;
         }
         let (value, written) = match (setting.kind, values) {
             (SettingKind::Folders, _) => {

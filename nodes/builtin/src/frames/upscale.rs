@@ -72,7 +72,11 @@ fn open(
 ) -> Result<Option<Arc<OpenNetwork<dyn UpscalerSpec>>>, PlanError> {
     let source = match model {
         LANCZOS => return Ok(None),
-        EMBEDDED => NetworkSource::Embedded { name: EMBEDDED, bytes: kino_shapes::VIDEO_X4 },
+        EMBEDDED => NetworkSource::Embedded {
+            name: EMBEDDED,
+            bytes: kino_shapes::VIDEO_X4,
+            digest: kino_shapes::VIDEO_X4_DIGEST,
+        },
         path => {
             let what = "a model is `lanczos`, `video-x4`, or";
             network_file(services, ("model", path), &KINDS, what)?

@@ -26,6 +26,8 @@ pub(crate) enum NetworkSource {
         name: &'static str,
         /// Its safetensors file.
         bytes: &'static [u8],
+        /// Its BLAKE3 digest in hexadecimal.
+        digest: &'static str,
     },
     /// A safetensors file.
     File(PathBuf),
@@ -34,7 +36,9 @@ pub(crate) enum NetworkSource {
 impl NetworkSource {
     fn file(&self) -> kino_models::Result<DataFile> {
         match self {
-            NetworkSource::Embedded { name, bytes } => Ok(DataFile::embedded(bytes, name, None)),
+            NetworkSource::Embedded { name, bytes, digest } => {
+                Ok(DataFile::embedded(bytes, name, Some(digest)))
+            }
             NetworkSource::File(path) => DataFile::open(path, &path.display().to_string()),
         }
     }

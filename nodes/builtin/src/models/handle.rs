@@ -7,8 +7,9 @@ use kino_models::checkpoint::{Checkpoint, PartFiles};
 use kino_models::model::{
     Component, DenoiserSpec, ImageEncoderSpec, LatentLayout, Model, TextEncoderSpec, VideoVae,
 };
-use kino_models::weight::{LoraMatch, LoraSpec, Probe, Weights};
+use kino_models::weight::{LoraMatch, LoraSpec, Probe, WeightFit, Weights};
 use kino_node::LatentSpace;
+use kino_port::{PlannedWeights, StreamedWeights};
 
 use super::files::OpenNetwork;
 
@@ -25,6 +26,8 @@ pub struct OpenModel {
     pub vae_faults: [Option<String>; 2],
     /// Weights of single files that their part does not read, by the part.
     pub left_over: Vec<(&'static str, String)>,
+    /// What the networks of parts asked for, by the part.
+    asked: Vec<(&'static str, Arc<Probe>)>,
 }
 
 impl OpenModel {
@@ -50,8 +53,14 @@ impl OpenModel {
             decoder.probe(&checkpoint, part, |weights| spec.load_decoder(weights).map(drop));
             vae_faults = networks.map(|mut of| of.faults.pop().map(|(_, message)| message));
         }
-        let Found { faults, left_over } = found;
-        OpenModel { checkpoint, parts, faults, vae_faults, left_over }
+        let Found { faults, left_over, asked } = found;
+        OpenModel { checkpoint, parts, faults, vae_faults, left_over, asked }
+    }
+
+    /// What the network of a part asked for.
+    pub(crate) fn asked(&self, part: &str) -> Arc<Probe> {
+        let asked = self.asked.iter().find(|(own, _)| *own == part);
+        asked.map_or_else(Arc::default, |(_, probe)| Arc::clone(probe))
     }
 
     /// A hash that changes when the model does.
@@ -65,6 +74,7 @@ impl OpenModel {
 struct Found {
     faults: Vec<(&'static str, String)>,
     left_over: Vec<(&'static str, String)>,
+    asked: Vec<(&'static str, Arc<Probe>)>,
 }
 
 /// So many weights are named that are left over.
@@ -86,6 +96,7 @@ impl Found {
             self.faults.push((part, error.to_string()));
             return;
         }
+        self.asked.push((part, Arc::clone(&probe)));
         let names = probe.left_over(&files);
         if checkpoint.is_single(part) && !names.is_empty() {
             let named: Vec<String> = names.iter().take(NAMED).map(|n| format!("`{n}`")).collect();
@@ -119,6 +130,8 @@ pub struct Handle<S: ?Sized> {
     pub dtype: DType,
     /// Its weight files.
     pub files: Arc<PartFiles>,
+    /// What its network asks of them.
+    pub(crate) asked: Arc<Probe>,
     /// A hash of its config and weights: equal where the part is, in whatever model it lies.
     pub identity: [u8; 32],
     /// The expert that takes over at low noise levels, where the part has two.
@@ -157,6 +170,15 @@ pub enum Network {
     Decoder,
 }
 
+/// Where blocks are streamed, this part of the budget is left free: a sixteenth.
+const LEFT_TO_VALUES: u64 = 16;
+
+/// What a plan says of weights that do not fit; nothing where they do.
+pub(crate) fn streamed(fit: &WeightFit) -> Option<StreamedWeights> {
+    let WeightFit { blocks, resident, streamed, .. } = *fit;
+    fit.residency.is_some().then_some(StreamedWeights { blocks, resident, bytes: streamed })
+}
+
 impl<S: ?Sized> Handle<S> {
     /// What identifies the weights of a network in memory.
     pub(crate) fn weights_id(&self, network: Network) -> [u8; 32] {
@@ -169,8 +191,44 @@ impl<S: ?Sized> Handle<S> {
     }
 
     /// Weights as a plan counts them: those that are resident are not asked for again.
-    pub(crate) fn planned(&self, network: Network, bytes: u64) -> Vec<kino_port::PlannedWeights> {
-        vec![kino_port::PlannedWeights { id: self.weights_id(network), bytes }]
+    pub(crate) fn planned(&self, network: Network, bytes: u64) -> Vec<PlannedWeights> {
+        vec![PlannedWeights { id: self.weights_id(network), bytes }]
+    }
+
+    /// How its weights are held in a budget of which a step needs `beside` for something else: all
+    /// of them, or where they do not fit, with blocks that are streamed. Then a part of the budget
+    /// is left to values that are on their way.
+    pub(crate) fn fit(&self, budget: u64, beside: u64) -> WeightFit {
+        let (sizes, room) =
+            (self.asked.block_sizes(&self.files, self.dtype), budget.saturating_sub(beside));
+        let fit = sizes.fit(room);
+        match fit.residency {
+            None => fit,
+            Some(_) => sizes.fit(room.saturating_sub(budget / LEFT_TO_VALUES)),
+        }
+    }
+
+    /// All of its weights.
+    pub(crate) fn whole(&self) -> WeightFit {
+        self.fit(u64::MAX, 0)
+    }
+
+    /// What identifies its weights in memory as they are held.
+    pub(crate) fn fit_id(&self, fit: &WeightFit) -> [u8; 32] {
+        let whole = self.weights_id(Network::Whole);
+        match fit.residency {
+            None => whole,
+            Some(_) => {
+                let mut hasher = blake3::Hasher::new_keyed(&whole);
+                hasher.update(&(fit.resident as u64).to_le_bytes());
+                hasher.finalize().into()
+            }
+        }
+    }
+
+    /// The same as [`Handle::planned`] of weights as they are held.
+    pub(crate) fn planned_fit(&self, fit: &WeightFit) -> PlannedWeights {
+        PlannedWeights { id: self.fit_id(fit), bytes: fit.bytes }
     }
 
     /// The weights, to be read.
@@ -206,14 +264,30 @@ impl DitHandle {
     /// The memory of its weights in bytes, in the type in which it computes; of the larger one
     /// where there are two experts, since one computes at a time.
     pub fn weight_bytes(&self) -> u64 {
-        let beside = self.adapters.iter().map(|adapter| self.adapter_bytes(adapter));
-        let own = beside.fold(self.base_bytes(), u64::saturating_add);
+        let own = self.base_bytes().saturating_add(self.adapters_bytes());
         own.max(self.low_noise.as_ref().map_or(0, |low| low.part.weight_bytes()))
     }
 
     /// The memory of its own weights alone, without adapters and the other expert.
     pub(crate) fn base_bytes(&self) -> u64 {
         self.files.weight_bytes(self.dtype, &[""])
+    }
+
+    /// How its own weights, or those of this expert, are held in a budget of which a step needs
+    /// `run` for something else than weights.
+    pub(crate) fn fit_run(&self, budget: u64, run: u64) -> WeightFit {
+        self.fit(budget, run.saturating_add(self.adapters_bytes()))
+    }
+
+    /// The memory of its adapters.
+    pub(crate) fn adapters_bytes(&self) -> u64 {
+        let bytes = self.adapters.iter().map(|adapter| self.adapter_bytes(adapter));
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// Its experts: itself, and the one of low noise levels where there are two.
+    pub(crate) fn experts(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.low_noise.as_ref().map(|low| &*low.part))
     }
 
     /// The memory of adapters in the type in which this part computes.
@@ -240,6 +314,7 @@ impl DitHandle {
             spec: Arc::clone(&self.spec),
             dtype: self.dtype,
             files: Arc::clone(&self.files),
+            asked: Arc::clone(&self.asked),
             identity: self.identity,
             low_noise,
             adapters: self.adapters.iter().cloned().chain(adapter).collect(),
@@ -254,20 +329,17 @@ impl DitHandle {
         }
     }
 
-    /// Its weights as a plan counts them. Of two experts none is named: a step keeps the weights
-    /// that it names, and the one that does not compute may have to leave for the other.
-    pub(crate) fn planned_weights(&self) -> Vec<kino_port::PlannedWeights> {
-        match self.low_noise {
-            Some(_) => Vec::new(),
-            None => {
-                let mut planned = self.planned(Network::Whole, self.base_bytes());
-                planned.extend(self.adapters.iter().map(|adapter| kino_port::PlannedWeights {
-                    id: self.adapter_id(adapter),
-                    bytes: self.adapter_bytes(adapter),
-                }));
-                planned
-            }
+    /// Its weights as a plan counts them, held so. Of two experts none is named: a step keeps the
+    /// weights that it names, and the one that does not compute may have to leave for the other.
+    pub(crate) fn planned_weights(&self, fit: &WeightFit) -> Vec<PlannedWeights> {
+        if self.low_noise.is_some() {
+            return Vec::new();
         }
+        let beside = self.adapters.iter().map(|adapter| PlannedWeights {
+            id: self.adapter_id(adapter),
+            bytes: self.adapter_bytes(adapter),
+        });
+        std::iter::once(self.planned_fit(fit)).chain(beside).collect()
     }
 }
 

@@ -83,6 +83,11 @@ impl Residents {
         residents
     }
 
+    /// The memory that they may take with all else.
+    pub(super) fn budget(&self) -> u64 {
+        self.ledger.budget()
+    }
+
     /// The part that is wanted, loaded by `load` where it is not there.
     ///
     /// # Errors

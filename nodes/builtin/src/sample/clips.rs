@@ -14,13 +14,13 @@ use kino_node::{
     Clip, ClipFact, Conditioning, Control, Error, Given, GuiderState, ImageConditioning, Patches,
     Result, SamplingStep,
 };
-use kino_port::PlanError;
+use kino_port::{PlanError, StreamedWeights};
 
 use super::cache::CacheChoice;
 use super::control::{control_channels, strengths};
 use super::given::{Held, extra_channels};
 use crate::error::IntoNode;
-use crate::models::{DitHandle, LoadedDit, Models};
+use crate::models::{DitHandle, LoadedDit, Models, streamed};
 use crate::patches::grid_of;
 
 /// Up to so many tokens, the passes with and without text run as one. Measured on two cores with
@@ -131,9 +131,15 @@ pub(super) struct Packed {
     /// The tokens that are given.
     held: Option<Held>,
     clips: Vec<Clip>,
+    /// Frames a second, where the denoiser is told.
+    frame_rate: Option<f64>,
     cache: Option<CacheChoice>,
     /// Of each clip, with text and without; those of the denoiser that computes.
     caches: Vec<StepCache>,
+    /// Bytes that are needed beside the weights.
+    beside: u64,
+    /// Where weights did not fit into memory: what became of them.
+    streamed: Option<StreamedWeights>,
     /// Passes that were reused and all, of denoisers that have computed before.
     passes: (usize, usize),
 }
@@ -195,15 +201,33 @@ impl Packed {
             strengths,
             held,
             clips: patches.clips.clone(),
+            frame_rate: inputs.frame_rate,
             cache: None,
             caches: Vec::new(),
             passes: (0, 0),
+            beside: 0,
+            streamed: None,
         })
+    }
+
+    /// The same where so many bytes are needed beside the weights.
+    pub(super) fn beside(self, bytes: u64) -> Self {
+        Packed { beside: bytes, ..self }
+    }
+
+    /// What became of weights that did not fit into memory, where some did not.
+    pub(super) fn streamed(&self) -> Option<StreamedWeights> {
+        self.streamed
     }
 
     /// The same with a step cache.
     pub(super) fn with_cache(self, cache: Option<CacheChoice>) -> Self {
         Packed { cache, ..self }
+    }
+
+    /// The same with clips of another frame rate than the denoiser's own.
+    pub(super) fn at_frame_rate(self, frame_rate: Option<f64>) -> Self {
+        Packed { frame_rate, ..self }
     }
 
     /// How many passes of how many were reused, where there is a step cache.
@@ -233,7 +257,9 @@ impl Packed {
         for text in &mut self.texts {
             (text.with, text.without) = (None, None);
         }
-        let dit = models.dit(&part)?;
+        let fit = part.fit_run(models.budget(), self.beside);
+        self.streamed = streamed(&fit).or(self.streamed);
+        let dit = models.dit_as(&part, &fit)?;
         for text in &mut self.texts {
             text.with = Some(dit.project(&text.positive).node()?);
         }
@@ -392,7 +418,14 @@ impl Packed {
         };
         let (patches, grids, extra) = (&input, &grids, extra.as_ref());
         let strengths = &strengths;
-        let latents = kino_models::model::Packed { patches, extra, grids, timesteps, strengths };
+        let latents = kino_models::model::Packed {
+            patches,
+            extra,
+            grids,
+            timesteps,
+            strengths,
+            frame_rate: self.frame_rate,
+        };
         if caches.is_empty() {
             return self.dit()?.velocity(&latents, &contexts, check_cancel).node();
         }

@@ -1,11 +1,11 @@
 //! The noise that a stepper adds between the levels, for those that do.
 
 use candle_core::{Device, Tensor};
+use kino_models::noise::normal;
 use kino_models::patch::patchify;
 use kino_node::{Clip, Patches};
 
 use crate::patches::patch_tuple;
-use crate::philox::normal;
 
 /// Numbers of a seed that each step has for itself: `latent.noise` takes the first so many.
 const OF_STEP: u32 = 40;

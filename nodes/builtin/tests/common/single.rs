@@ -3,9 +3,13 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses a part
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use kino_models::ModelFolder;
+use kino_models::checkpoint::{Checkpoint, DataFile, PartFiles, SingleFormat};
+use kino_models::convert::{Conversion, ConvertTo, Destination};
+use kino_models::families::Families;
 use kino_node::Value;
 
 use super::{Rig, int, node, text};
@@ -31,6 +35,11 @@ pub fn numbers(shape: &[usize], seed: usize) -> Tensor {
 
 /// A transformer of two blocks with the names of Wan's authors.
 pub fn transformer(widths: &Widths) -> Tensors {
+    transformer_of(2, widths)
+}
+
+/// The same of so many blocks.
+pub fn transformer_of(blocks: usize, widths: &Widths) -> Tensors {
     let Widths { dim, text, freq, inner } = *widths;
     let mut weights: Vec<(String, Vec<usize>)> = Vec::new();
     let mut linear = |name: String, shape: [usize; 2]| {
@@ -43,7 +52,7 @@ pub fn transformer(widths: &Widths) -> Tensors {
     linear("time_embedding.2".into(), [dim, dim]);
     linear("time_projection.1".into(), [6 * dim, dim]);
     linear("head.head".into(), [64, dim]);
-    for block in 0..2 {
+    for block in 0..blocks {
         for name in ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o"] {
             linear(format!("blocks.{block}.{name}"), [dim, dim]);
             linear(format!("blocks.{block}.{}", name.replace("self", "cross")), [dim, dim]);
@@ -54,7 +63,7 @@ pub fn transformer(widths: &Widths) -> Tensors {
     weights.push(("patch_embedding.weight".into(), vec![dim, 16, 1, 2, 2]));
     weights.push(("patch_embedding.bias".into(), vec![dim]));
     weights.push(("head.modulation".into(), vec![1, 2, dim]));
-    for block in 0..2 {
+    for block in 0..blocks {
         for name in
             ["self_attn.norm_q", "self_attn.norm_k", "cross_attn.norm_q", "cross_attn.norm_k"]
         {
@@ -115,4 +124,48 @@ pub fn sample(rig: &Rig, dit: &Value, text: usize) -> Tensor {
     let rows = Value::Tensor(numbers(&[8, text], 5));
     let inputs = [("dit", dit.clone()), ("patches", patches), ("text", rows), ("steps", int(2))];
     rig.one("dit.sample", &inputs).tensor().unwrap()
+}
+
+/// A checkpoint in a folder, or of a file alone, with the part that the file is.
+pub fn open(path: &Path) -> (Checkpoint, Option<&'static str>) {
+    if path.is_dir() {
+        return (Checkpoint::open(&ModelFolder::directory(path).unwrap()).unwrap(), None);
+    }
+    let families = Families::default();
+    let files = DataFile::open(path, path.to_str().unwrap()).and_then(PartFiles::of_file).unwrap();
+    let (_, part) = families.identify(&files).unwrap();
+    (families.assemble(None, &[(part, path.to_owned())]).unwrap(), Some(part))
+}
+
+/// What a part becomes, as the bytes of its file.
+pub fn converted(
+    (from, part): (&Path, &str),
+    destination: Destination,
+    to: ConvertTo,
+) -> Result<Vec<u8>, String> {
+    let (checkpoint, own) = open(from);
+    let part = own.unwrap_or(part);
+    let plan = Conversion::plan(&Families::default(), &checkpoint, part, (destination, to));
+    let plan = plan.map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    plan.write(
+        &mut |piece| {
+            bytes.extend(piece);
+            Ok(())
+        },
+        &mut || Ok(()),
+    )
+    .map_err(|error| error.to_string())?;
+    assert_eq!(bytes.len() as u64, plan.bytes(), "what was planned is what was written");
+    Ok(bytes)
+}
+
+/// The same as a file of its own.
+pub fn converted_file(from: (&Path, &str), to: ConvertTo, name: &str) -> Result<File, String> {
+    let format =
+        if name.ends_with("gguf") { SingleFormat::Gguf } else { SingleFormat::Safetensors };
+    let bytes = converted(from, Destination::File(format), to)?;
+    let file = File::new(name);
+    std::fs::write(&file.0, bytes).unwrap();
+    Ok(file)
 }

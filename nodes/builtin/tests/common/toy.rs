@@ -53,6 +53,7 @@ impl Family for Toy {
             conditioning: conditioning.clone(),
             timesteps: TimestepInput::PerToken,
             given: GivenInput::Tokens,
+            frame_rate: None,
         };
         let scheduler = SchedulerConfig::read(checkpoint)?;
         Ok(Model {
@@ -209,8 +210,8 @@ impl FrameEncoder for LoadedCodec {
 }
 
 impl FrameDecoder for LoadedCodec {
-    fn open(&self) -> Result<Box<dyn Decode>> {
-        Ok(Box::new(self.clone()))
+    fn open(&self) -> Result<Option<Box<dyn Decode>>> {
+        Ok(Some(Box::new(self.clone())))
     }
 }
 

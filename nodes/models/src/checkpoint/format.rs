@@ -39,5 +39,16 @@ fn refuse_other_formats(bytes: &[u8], file: &str) -> Result<()> {
     if bytes.trim_ascii_start().starts_with(b"<") {
         return reason("it is a web page; download the file itself, not the page about it");
     }
+    if bytes.len() >= 8 && bytes.iter().all(|byte| *byte == 0) {
+        return reason(
+            "it begins with zeros, as a file does whose download was not finished; download it again",
+        );
+    }
+    // What a server says instead of the file.
+    let is_text = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | 0x20..=0x7e);
+    if bytes.len() >= 8 && bytes.iter().all(is_text) {
+        let said = String::from_utf8_lossy(bytes);
+        return reason(&format!("it is a text, {:?}; download the file again", said.trim()));
+    }
     Ok(())
 }

@@ -10,7 +10,7 @@ use candle_core::DType;
 use kino_kernels::BlockType;
 
 use super::file::DataFile;
-use super::header::{Header, StoredTensor, StoredType};
+use super::header::{CONFIG, Header, StoredTensor, StoredType};
 use crate::error::{Error, Result};
 
 /// How a file begins.
@@ -20,6 +20,10 @@ pub(super) const MAGIC: &[u8] = b"GGUF";
 const LONGEST_HEADER: u64 = 100_000_000;
 /// The longest name of a tensor or key, as the format has it.
 const LONGEST_NAME: u64 = 65_535;
+/// The longest text of the metadata that is read.
+const LONGEST_TEXT: u64 = 1 << 20;
+/// The type of texts.
+const TEXT: u32 = 8;
 /// Tensors, and entries of metadata, of a file at most.
 const MOST: u64 = 100_000;
 /// Dimensions of a tensor at most: ggml has four, files of video models five.
@@ -29,13 +33,13 @@ const LARGEST_DIMENSION: usize = 1 << 31;
 /// Lists in lists of metadata at most.
 const DEEPEST: usize = 8;
 /// Where tensors begin unless a file says otherwise: at multiples of so many bytes.
-const ALIGNMENT: u64 = 32;
+pub(super) const ALIGNMENT: u64 = 32;
 /// The largest alignment that makes sense.
 const LARGEST_ALIGNMENT: u64 = 1 << 20;
 
 /// What ComfyUI-GGUF's converter puts before the name of a tensor whose shape it changed, since
 /// ggml has four dimensions.
-const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
+pub(super) const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
 
 /// ggml's types that are not read: number, name, numbers in a block, bytes of a block.
 const UNREAD: [(u32, &str, u64, u64); 21] = [
@@ -94,7 +98,7 @@ fn about(number: u32) -> (Cow<'static, str>, Option<(u64, u64)>) {
             };
             (name.into(), Some((1, dtype.size_in_bytes() as u64)))
         }
-        Some(StoredType::Int8) => ("I8".into(), Some((1, 1))),
+        Some(StoredType::Int8 | StoredType::E5m2) => ("I8".into(), Some((1, 1))),
         Some(StoredType::Blocks(blocks)) => {
             (blocks.name().into(), Some((blocks.numbers() as u64, blocks.bytes() as u64)))
         }
@@ -103,6 +107,12 @@ fn about(number: u32) -> (Cow<'static, str>, Option<(u64, u64)>) {
             None => (format!("ggml's type {number}").into(), None),
         },
     }
+}
+
+/// The number of the type that is called so.
+pub(super) fn number_of(name: &str) -> Option<u32> {
+    const LAST: u32 = 41;
+    (0..=LAST).find(|number| about(*number).0 == name)
 }
 
 /// Reads a header, and that every tensor lies inside the file and none in another.
@@ -135,7 +145,7 @@ pub(super) fn read(file: &DataFile) -> Result<Header> {
     let data_start = reader.at.next_multiple_of(metadata.alignment);
     let tensors = placed(file, found, &metadata, data_start)?;
     let data_start = data_start.min(file.length()); // of a file without tensors
-    Ok(Header { data_start, tensors, metadata: HashMap::new() })
+    Ok(Header { data_start, tensors, metadata: metadata.said })
 }
 
 /// A tensor as the header describes it.
@@ -153,6 +163,8 @@ struct Metadata {
     alignment: u64,
     /// Shapes as they were before a converter changed them, by tensor.
     shapes: HashMap<String, Vec<usize>>,
+    /// Texts that are read of a file by name.
+    said: HashMap<String, String>,
 }
 
 /// The tensors in the order of their places, each inside the file and apart from the others.
@@ -310,7 +322,8 @@ impl Reader<'_> {
     }
 
     fn metadata(&mut self, entries: u64) -> Result<Metadata> {
-        let mut metadata = Metadata { alignment: ALIGNMENT, shapes: HashMap::new() };
+        let mut metadata =
+            Metadata { alignment: ALIGNMENT, shapes: HashMap::new(), said: HashMap::new() };
         let mut keys = HashSet::new();
         for number in 0..entries {
             let key = self.name(&format!("the key {} of {entries}", number + 1))?;
@@ -320,6 +333,9 @@ impl Reader<'_> {
             } else if let Some(tensor) = key.strip_prefix(ORIGINAL_SHAPE) {
                 let shape = self.shape(&key, kind)?;
                 metadata.shapes.insert(tensor.to_owned(), shape);
+            } else if key == CONFIG && kind == TEXT {
+                let said = self.text(&key)?;
+                metadata.said.insert(key.clone(), said);
             } else {
                 self.skip_value(&key, kind, 0)?;
             }
@@ -328,6 +344,19 @@ impl Reader<'_> {
             }
         }
         Ok(metadata)
+    }
+
+    fn text(&mut self, key: &str) -> Result<String> {
+        let (at, length) = (self.at, self.u64(key)?);
+        if length > LONGEST_TEXT {
+            return self.invalid(format!(
+                "`{key}` at byte {at} is said to be {length} bytes long; {LONGEST_TEXT} at most"
+            ));
+        }
+        match String::from_utf8(self.bytes(length, key)?.to_vec()) {
+            Ok(text) => Ok(text),
+            Err(_) => self.invalid(format!("`{key}` at byte {at} is not UTF-8")),
+        }
     }
 
     fn alignment(&mut self, key: &str, kind: u32) -> Result<u64> {

@@ -11,12 +11,18 @@ use kino_kernels::BlockType;
 pub enum StoredType {
     /// Each number alone.
     Plain(DType),
+    /// Numbers of eight bits with five of exponent, each alone; scales may stand beside them.
+    E5m2,
     /// Whole numbers of eight bits; scales beside them, and what was done before they were rounded,
     /// stand in tensors of their own.
     Int8,
     /// Blocks of numbers that share their scales (GGUF).
     Blocks(BlockType),
 }
+
+/// Where a file says what the config of its part was, as JSON: so a model whose sizes do not follow
+/// from its weights alone stands alone, too. What else reads such files passes over it.
+pub(crate) const CONFIG: &str = "kinograph.config";
 
 /// A tensor as a header tells of it.
 pub(crate) struct StoredTensor {

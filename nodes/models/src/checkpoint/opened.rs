@@ -153,6 +153,11 @@ impl Checkpoint {
         self.parts.keys().map(String::as_str)
     }
 
+    /// The configs and tokenizers that the model has, as paths inside it.
+    pub fn configs(&self) -> impl Iterator<Item = &str> {
+        self.configs.keys().map(String::as_str)
+    }
+
     /// Whether the model has this config.
     pub fn contains(&self, path: &str) -> bool {
         self.configs.contains_key(path)

@@ -6,7 +6,7 @@ use candle_core::DType;
 
 use super::file::{self, DataFile};
 use super::format;
-use super::header::{Header, StoredTensor, StoredType};
+use super::header::{CONFIG, Header, StoredTensor, StoredType};
 use crate::error::{Error, Result};
 
 /// Files up to this length are hashed whole.
@@ -32,6 +32,8 @@ pub(crate) struct TensorEntry<'a> {
     pub(crate) type_name: &'a str,
     /// Its shape.
     pub(crate) shape: &'a [usize],
+    /// Its bytes.
+    pub(crate) length: u64,
 }
 
 /// All the weight files of one part of a model, opened, by tensor name.
@@ -89,6 +91,13 @@ impl PartFiles {
         self
     }
 
+    /// Only those weights whose names are taken, of the same files.
+    #[must_use]
+    pub(crate) fn keeping(mut self, is_taken: impl Fn(&str) -> bool) -> Self {
+        self.place.retain(|name, _| is_taken(name));
+        self
+    }
+
     /// What identifies these weights.
     pub fn identity(&self) -> Identity {
         self.identity
@@ -134,6 +143,12 @@ impl PartFiles {
         headers.find_map(|said| said.get(key)).map(String::as_str)
     }
 
+    /// What the file says that the config of its part was.
+    pub(crate) fn own_config(&self) -> Option<serde_json::Value> {
+        let config = serde_json::from_str(self.metadata(CONFIG)?).ok();
+        config.filter(serde_json::Value::is_object)
+    }
+
     /// The shape of a tensor, if it is there.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         Some(self.place(name)?.shape)
@@ -148,7 +163,12 @@ impl PartFiles {
     pub fn main_dtype(&self) -> Option<DType> {
         let mut elements: HashMap<&'static str, (usize, DType)> = HashMap::new();
         for tensor in self.tensors().map(|(_, tensor)| tensor) {
-            let Some(StoredType::Plain(dtype)) = tensor.stored else { continue };
+            let dtype = match tensor.stored {
+                Some(StoredType::Plain(dtype)) => dtype,
+                // Which holds each of them.
+                Some(StoredType::E5m2) => DType::BF16,
+                _ => continue,
+            };
             let count = elements.entry(dtype.as_str()).or_insert((0, dtype));
             count.0 += tensor.shape.iter().product::<usize>();
         }
@@ -169,18 +189,15 @@ impl PartFiles {
     /// eight bits a number or in blocks stay as they are.
     pub fn weight_bytes(&self, dtype: DType, prefixes: &[&str]) -> u64 {
         let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        let bytes = |tensor: &StoredTensor| match (tensor.stored, tensor.shape.as_slice()) {
-            (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => tensor.length,
-            (Some(StoredType::Blocks(blocks)), [_, inner]) if blocks.bytes_of(*inner).is_some() => {
-                tensor.length
-            }
-            (_, shape) => {
-                let elements = shape.iter().product::<usize>() as u64;
-                elements.saturating_mul(dtype.size_in_bytes() as u64)
-            }
-        };
         let tensors = self.tensors().filter(|(name, _)| wanted(name));
-        tensors.fold(0, |sum, (_, tensor)| sum.saturating_add(bytes(tensor)))
+        tensors.fold(0, |sum, (_, tensor)| sum.saturating_add(bytes_as(tensor, dtype)))
+    }
+
+    /// Bytes of one tensor, converted likewise; none where it is not there.
+    pub(crate) fn tensor_bytes(&self, name: &str, dtype: DType) -> u64 {
+        let Some((index, number)) = self.place.get(name) else { return 0 };
+        let tensor = self.files[*index].header.tensors.get(*number);
+        tensor.map_or(0, |tensor| bytes_as(tensor, dtype))
     }
 
     /// Where a tensor lies.
@@ -202,6 +219,7 @@ impl PartFiles {
             stored: tensor.stored,
             type_name: &tensor.type_name,
             shape: &tensor.shape,
+            length: tensor.length,
         })
     }
 
@@ -227,6 +245,21 @@ impl PartFiles {
 impl std::fmt::Debug for PartFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PartFiles").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Bytes of a tensor converted to `dtype`; a matrix of eight bits a number or in blocks stays as it
+/// is.
+fn bytes_as(tensor: &StoredTensor, dtype: DType) -> u64 {
+    match (tensor.stored, tensor.shape.as_slice()) {
+        (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => tensor.length,
+        (Some(StoredType::Blocks(blocks)), [_, inner]) if blocks.bytes_of(*inner).is_some() => {
+            tensor.length
+        }
+        (_, shape) => {
+            let elements = shape.iter().product::<usize>() as u64;
+            elements.saturating_mul(dtype.size_in_bytes() as u64)
+        }
     }
 }
 

@@ -47,6 +47,7 @@ fn readable(dtype: &str) -> Option<StoredType> {
         "F16" => DType::F16,
         "BF16" => DType::BF16,
         "F8_E4M3" => DType::F8E4M3,
+        "F8_E5M2" => return Some(StoredType::E5m2),
         "I8" => return Some(StoredType::Int8),
         _ => return None,
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::layout::GgufValue;
 use super::part::PartFiles;
 
 /// What the parts of a model are called in the diffusers layout.
@@ -32,6 +33,43 @@ pub struct DetectedPart {
     pub config: Value,
     /// Names of weights, as that layout has them.
     pub rename: Rename,
+}
+
+/// In which format a part that stands alone is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SingleFormat {
+    /// As ComfyUI and the authors of models share it.
+    Safetensors,
+    /// As ComfyUI-GGUF, stable-diffusion.cpp and llama.cpp read it.
+    Gguf,
+}
+
+/// In how few bits a weight may be held where a part is made small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NarrowWeight {
+    /// As exactly as it is known: norms, biases, embeddings, heads.
+    Never,
+    /// In blocks alone: tables of which rows are looked up.
+    Blocks,
+    /// In blocks, or in eight bits with a scale: the matrices of a network's many layers.
+    Any,
+}
+
+/// How a part of a model stands alone in a file, as others read it.
+pub struct SingleForm {
+    /// The name that a weight has there, by its name in the diffusers layout; none where it is left
+    /// out.
+    pub rename: Rename,
+    /// What may be narrow, by the names of the diffusers layout.
+    pub narrow: fn(&str) -> NarrowWeight,
+    /// `general.architecture` of GGUF files.
+    pub architecture: &'static str,
+    /// What else stands in the metadata of GGUF files.
+    pub metadata: Vec<(String, GgufValue)>,
+    /// Tensors of bytes that stand beside the weights, by their names.
+    pub beside: Vec<(String, Vec<u8>)>,
+    /// What whoever writes such a file might want to know.
+    pub notes: Vec<String>,
 }
 
 /// A part that stands alone in a file, opened.

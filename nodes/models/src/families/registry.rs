@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::checkpoint::{
-    Checkpoint, DataFile, DetectedPart, ModelFiles, ModelFolder, PartFiles, SinglePart, part_names,
+    Checkpoint, DataFile, DetectedPart, ModelFiles, ModelFolder, PartFiles, SingleForm,
+    SingleFormat, SinglePart, part_names,
 };
 use crate::error::{Error, Result};
 use crate::model::{Family, Model};
+use crate::weight::LoraSpec;
 
 /// Families in the order in which they are asked.
 #[derive(Clone)]
@@ -16,7 +18,7 @@ pub struct Families(Vec<Arc<dyn Family>>);
 impl Default for Families {
     /// Those that are built in.
     fn default() -> Self {
-        Self(vec![Arc::new(super::wan::Wan)])
+        Self(vec![Arc::new(super::wan::Wan), Arc::new(super::ltx::Ltx)])
     }
 }
 
@@ -61,7 +63,7 @@ impl Families {
         let mut family: Option<&Arc<dyn Family>> = None;
         for (part, path) in singles {
             let name = path.display().to_string();
-            let files = PartFiles::of_file(DataFile::open(path, &name)?)?;
+            let files = of_bundle(PartFiles::of_file(DataFile::open(path, &name)?)?, part);
             let (own, DetectedPart { part: found, config, rename }) = self.detect(&files)?;
             if !fits(part, found) {
                 let reason = format!("this is {}, not {}", article(found), article(part));
@@ -94,6 +96,27 @@ impl Families {
         found.map(|family| family.name())
     }
 
+    /// How a part of a model stands alone in a file of this format, as others read it.
+    ///
+    /// # Errors
+    /// When no family knows, or what the form needs of the model cannot be read.
+    pub fn single_form(
+        &self,
+        checkpoint: &Checkpoint,
+        part: &str,
+        format: SingleFormat,
+    ) -> Result<SingleForm> {
+        let family = self.0.iter().find(|family| family.recognises(checkpoint));
+        let form = match family {
+            Some(family) => family.single_form(checkpoint, part, format)?,
+            None => None,
+        };
+        form.ok_or_else(|| Error::Unsupported {
+            file: checkpoint.describe(part),
+            what: format!("{} of this family as a file of its own", article(part)),
+        })
+    }
+
     /// The family that knows a file, and which of its parts the file is.
     fn detect(&self, files: &PartFiles) -> Result<(&Arc<dyn Family>, DetectedPart)> {
         for family in &self.0 {
@@ -104,10 +127,32 @@ impl Families {
         let names = files.names();
         let first =
             names.first().map_or_else(String::new, |name| format!(" (its first is `{name}`)"));
-        Err(Error::Config {
-            file: files.describe().to_owned(),
-            reason: format!("no part of a model that is known has weights of these names{first}"),
-        })
+        let reason = match LoraSpec::read(files) {
+            Ok(_) => "it is a LoRA, which `lora.apply` puts beside a transformer".to_owned(),
+            Err(_) => {
+                format!("no part of a model that is known has weights of these names{first}")
+            }
+        };
+        Err(Error::Config { file: files.describe().to_owned(), reason })
+    }
+}
+
+/// What stands before the names of each part in files that hold several (ComfyUI's "checkpoints").
+const BUNDLES: [(&str, &[&str]); 3] = [
+    (part_names::TRANSFORMER, &["model.diffusion_model."]),
+    (part_names::VAE, &["vae.", "first_stage_model."]),
+    (part_names::TEXT_ENCODER, &["text_encoders.", "cond_stage_model.", "conditioner."]),
+];
+
+/// The weights of one part, where a file holds several; all of them where it holds one.
+fn of_bundle(files: PartFiles, part: &str) -> PartFiles {
+    let is_in = |name: &str, bundle: &[&str]| bundle.iter().any(|own| name.starts_with(own));
+    let has = |bundle: &[&str]| files.names().into_iter().any(|name| is_in(name, bundle));
+    let there = BUNDLES.iter().filter(|(_, bundle)| has(bundle)).count();
+    let own = BUNDLES.iter().find(|(name, _)| *name == part).map(|(_, bundle)| *bundle);
+    match own.filter(|own| there > 1 && has(own)) {
+        Some(own) => files.keeping(|name| is_in(name, own)),
+        None => files,
     }
 }
 

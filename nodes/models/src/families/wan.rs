@@ -11,6 +11,6 @@ mod transformer;
 pub mod vae;
 
 pub use autoencoder::VaeConfig;
-pub use config::{ModelConfig, ModelIndex};
+pub use config::{ModelConfig, ModelIndex, PROMPTS};
 pub use family::Wan;
 pub use transformer::TransformerConfig;

@@ -7,7 +7,7 @@ use kino_kernels::{self as kernels, LinearEpilogue};
 use super::config::{Activation, ClipConfig};
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
-use crate::weight::{LayerNorm, Linear, Weight, Weights};
+use crate::weight::{LayerNorm, Linear, Weights};
 
 /// The encoder, without its last layer: what is read are the states before it.
 #[derive(Debug)]
@@ -33,8 +33,7 @@ impl ClipVision {
         let (width, side) = (config.hidden_size, config.patch_size);
         let embeddings = weights.scope("embeddings");
         let kernel = embeddings.get("patch_embedding.weight", (width, 3, side, side))?;
-        let kernel = Weight::Dense(kernel.reshape((width, 3 * side * side))?);
-        let kernel = kernel.packed(weights.dtype())?;
+        let kernel = weights.pack(kernel.reshape((width, 3 * side * side))?)?;
         let class = embeddings.get_as("class_embedding", width, DType::F32)?;
         let positions = (config.rows(), width);
         // What is read are the states before the last layer.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{DetectedPart, PartFiles, part_names};
+use crate::checkpoint::{DetectedPart, NarrowWeight, PartFiles, SingleForm, part_names};
 
 /// Widths of published encoders, with the number of their heads, which shapes do not say: ViT-B, L,
 /// H (OpenCLIP's `ViT-H-14`), bigG.
@@ -13,6 +13,10 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
     let wrapper = ["vision_model.", ""]
         .into_iter()
         .find(|wrapper| files.shape(&format!("{wrapper}embeddings.class_embedding")).is_some())?;
+    let rename = Box::new(|name: &str| Some(name.to_owned()));
+    if let Some(config) = files.own_config() {
+        return Some(DetectedPart { part: part_names::IMAGE_ENCODER, config, rename });
+    }
     let shape = |name: &str| files.shape(&format!("{wrapper}{name}"));
     let &[width, 3, side, _] = shape("embeddings.patch_embedding.weight")? else { return None };
     let heads = HEADS.iter().find(|(own, _)| *own == width)?.1;
@@ -29,8 +33,27 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         // OpenAI's own, up to ViT-L, have the quick form; those after it the exact one.
         "hidden_act": if width > 1024 { "gelu" } else { "quick_gelu" },
     });
-    let rename = Box::new(|name: &str| Some(name.to_owned()));
     Some(DetectedPart { part: part_names::IMAGE_ENCODER, config, rename })
+}
+
+/// How such an encoder stands alone in a file: by the names of transformers, as ComfyUI reads it.
+pub(crate) fn single_form() -> SingleForm {
+    let narrow = |name: &str| {
+        let in_layer = name.contains("encoder.layers.");
+        match in_layer && [".self_attn.", ".mlp."].iter().any(|inner| name.contains(inner)) {
+            true => NarrowWeight::Any,
+            false => NarrowWeight::Never,
+        }
+    };
+    let rename = Box::new(|name: &str| Some(name.to_owned()));
+    SingleForm {
+        rename,
+        narrow,
+        architecture: "clip_vision",
+        metadata: Vec::new(),
+        beside: Vec::new(),
+        notes: Vec::new(),
+    }
 }
 
 /// How CLIP makes pictures ready for an encoder of this config, as a file of a model.

@@ -56,9 +56,37 @@ pub enum SolverType {
     LogRho,
 }
 
+/// What is made of the number of tokens when levels are shifted by it (`time_shift_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TimeShift {
+    /// The shift is e^μ.
+    #[default]
+    Exponential,
+    /// The shift is μ.
+    Linear,
+}
+
+/// How the levels of an Euler schedule lie before they are shifted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Spacing {
+    /// As the scheduler does by itself: evenly down to the lowest level that was trained.
+    #[default]
+    Trained,
+    /// Evenly from 1 to 1/steps, so that the last step is as long as the others: what the pipelines
+    /// of FLUX and LTX-Video hand to their scheduler.
+    Steps,
+    /// Slowly down to 0.975 in the first half of the steps, then along a parabola to 0: what the
+    /// pipeline of LTX-Video 0.9.5 hands to its scheduler.
+    LinearQuadratic,
+}
+
 /// A scheduler's config, with the keys of diffusers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct SchedulerConfig {
+    /// How levels lie before they are shifted: the family says it, no config does.
+    #[serde(skip)]
+    spacing: Spacing,
     #[serde(rename = "_class_name")]
     class: String,
     #[serde(default)]
@@ -99,6 +127,16 @@ pub struct SchedulerConfig {
     use_flow_sigmas: bool,
     #[serde(default)]
     use_dynamic_shifting: bool,
+    #[serde(default = "base_shift")]
+    base_shift: f64,
+    #[serde(default = "max_shift")]
+    max_shift: f64,
+    #[serde(default = "base_tokens")]
+    base_image_seq_len: usize,
+    #[serde(default = "max_tokens")]
+    max_image_seq_len: usize,
+    #[serde(default)]
+    time_shift_type: TimeShift,
     #[serde(default)]
     use_karras_sigmas: bool,
     #[serde(default)]
@@ -125,6 +163,22 @@ fn second() -> usize {
 
 fn yes() -> bool {
     true
+}
+
+fn base_shift() -> f64 {
+    0.5
+}
+
+fn max_shift() -> f64 {
+    1.15
+}
+
+fn base_tokens() -> usize {
+    256
+}
+
+fn max_tokens() -> usize {
+    4096
 }
 
 impl SchedulerConfig {
@@ -157,8 +211,9 @@ impl SchedulerConfig {
         if kind == ScheduleKind::DpmSolver && !["dpmsolver++", "deis"].contains(&algorithm) {
             return refuse(&format!("the algorithm_type `{algorithm}`"));
         }
+        // The levels of multistep solvers are made by other formulas.
         let refused = [
-            (self.use_dynamic_shifting, "use_dynamic_shifting"),
+            (kind.is_multistep() && self.use_dynamic_shifting, "use_dynamic_shifting"),
             (self.use_karras_sigmas, "use_karras_sigmas"),
             (self.use_exponential_sigmas, "use_exponential_sigmas"),
             (self.use_beta_sigmas, "use_beta_sigmas"),
@@ -167,7 +222,7 @@ impl SchedulerConfig {
             (self.thresholding, "thresholding"),
             (self.use_lu_lambdas, "use_lu_lambdas"),
             (self.scale_factors.as_ref().is_some_and(|scales| !scales.is_empty()), "scale_factors"),
-            (self.shift_terminal.is_some(), "shift_terminal"),
+            (kind.is_multistep() && self.shift_terminal.is_some(), "shift_terminal"),
             (self.final_sigmas_type.as_deref().is_some_and(|t| t != "zero"), "final_sigmas_type"),
         ];
         if let Some((_, key)) = refused.iter().find(|(set, _)| *set) {
@@ -180,7 +235,30 @@ impl SchedulerConfig {
             let reason = "the shift and num_train_timesteps must be greater than 0";
             return Err(invalid(folder, Self::FILE, reason));
         }
+        self.check_dynamic(folder)?;
         require_sizes(folder, Self::FILE, &[("num_train_timesteps", self.num_train_timesteps)])
+    }
+
+    /// What levels that depend on the number of tokens are made of.
+    fn check_dynamic(&self, folder: &impl ModelFiles) -> Result<()> {
+        let wrong = |reason: &str| Err(invalid(folder, Self::FILE, reason));
+        if self.shift_terminal.is_some_and(|last| !(0.0..1.0).contains(&last)) {
+            return wrong("`shift_terminal` is a noise level, at least 0 and below 1");
+        }
+        if !self.use_dynamic_shifting {
+            return Ok(());
+        }
+        if !(self.base_shift.is_finite() && self.max_shift.is_finite()) {
+            return wrong("`base_shift` and `max_shift` must be finite");
+        }
+        if self.base_image_seq_len >= self.max_image_seq_len {
+            return wrong("`max_image_seq_len` must be above `base_image_seq_len`");
+        }
+        let sizes = [
+            ("base_image_seq_len", self.base_image_seq_len),
+            ("max_image_seq_len", self.max_image_seq_len),
+        ];
+        require_sizes(folder, Self::FILE, &sizes)
     }
 
     /// The stepper that the model was made for.
@@ -190,7 +268,47 @@ impl SchedulerConfig {
     }
 
     /// How far noise levels are pushed towards noise: 1 leaves them, 3 suits 480p, 5 suits 720p.
+    /// Where [`SchedulerConfig::is_dynamic`], a number of tokens says it.
     pub fn shift(&self) -> f64 {
         self.flow_shift.or(self.shift).unwrap_or(1.0)
+    }
+
+    /// Whether the levels depend on how many tokens a clip has.
+    pub fn is_dynamic(&self) -> bool {
+        self.use_dynamic_shifting
+    }
+
+    /// The shift for a clip of so many tokens.
+    ///
+    /// Where it depends on them it is e^μ (or μ itself), μ = `base_shift` at `base_image_seq_len`
+    /// tokens and `max_shift` at `max_image_seq_len`, linear between and beyond (`calculate_shift`
+    /// of diffusers' `pipeline_flux.py`): σ' = e^μ/(e^μ + 1/σ − 1) is the same as a shift of e^μ.
+    pub fn shift_of(&self, tokens: usize) -> f64 {
+        if !self.is_dynamic() {
+            return self.shift();
+        }
+        let (base, most) = (self.base_image_seq_len as f64, self.max_image_seq_len as f64);
+        let slope = (self.max_shift - self.base_shift) / (most - base);
+        let mu = tokens as f64 * slope + (self.base_shift - slope * base);
+        match self.time_shift_type {
+            TimeShift::Exponential => mu.exp(),
+            TimeShift::Linear => mu,
+        }
+    }
+
+    /// The same scheduler with levels that lie otherwise before they are shifted.
+    #[must_use]
+    pub fn spaced(self, spacing: Spacing) -> Self {
+        Self { spacing, ..self }
+    }
+
+    /// How levels lie before they are shifted.
+    pub fn spacing(&self) -> Spacing {
+        self.spacing
+    }
+
+    /// The level to which the last one above 0 is stretched, where the config says one.
+    pub(super) fn terminal(&self) -> Option<f64> {
+        self.shift_terminal.filter(|last| *last > 0.0)
     }
 }

@@ -7,7 +7,7 @@
 //! levels are rounded to f32 as there, because the multistep solvers take logarithms of 1 − σ near
 //! σ = 1, where that rounding shows.
 
-use super::config::ScheduleKind;
+use super::config::{ScheduleKind, SchedulerConfig, Spacing};
 use crate::error::{Error, Result};
 
 /// How far below 1 multistep solvers start, so that ln(1 − σ) is finite.
@@ -40,6 +40,64 @@ impl Schedule {
             ScheduleKind::DpmSolver => Self::dpm_solver(steps, shift, train),
             ScheduleKind::Euler | ScheduleKind::Lcm => Self::euler(steps, shift, train),
         })
+    }
+
+    /// The levels that a model's config asks for, made by `kind`: shifted by `shift`, or where that
+    /// is not given as the config says for a clip of so many tokens.
+    ///
+    /// # Errors
+    /// As [`Schedule::new`], and when the levels depend on tokens and neither `shift` nor `tokens`
+    /// is given.
+    pub fn of(
+        config: &SchedulerConfig,
+        kind: ScheduleKind,
+        steps: usize,
+        (shift, tokens): (Option<f64>, Option<usize>),
+    ) -> Result<Self> {
+        let shift = match (shift, tokens) {
+            (Some(shift), _) => shift,
+            (None, Some(tokens)) => config.shift_of(tokens),
+            (None, None) if config.is_dynamic() => {
+                return Err(Error::input(
+                    "the noise levels depend on how many tokens there are, and that is not said",
+                ));
+            }
+            (None, None) => config.shift(),
+        };
+        let train = config.num_train_timesteps;
+        let plain = Self::new(kind, steps, shift, train)?; // checks them, too
+        if kind.is_multistep() {
+            return Ok(plain);
+        }
+        let train = train as f64;
+        let mut asked = Vec::new();
+        let levels = match (config.spacing(), config.is_dynamic()) {
+            // In f32, as numpy computes with the levels that a pipeline gives.
+            (Spacing::Steps, _) => {
+                let levels = linspace(1.0, 1.0 / steps as f64, steps).into_iter();
+                let shifted = if config.is_dynamic() { time_shifted } else { shifted_f32 };
+                levels.map(|level| f64::from(shifted(level as f32, shift as f32))).collect()
+            }
+            // The model is asked at the levels as they were before they were shifted.
+            (Spacing::LinearQuadratic, _) => {
+                let plain = linear_quadratic(steps).into_iter();
+                asked = plain.map(|level| f64::from(level as f32 * train as f32)).collect();
+                asked.iter().map(|t| shifted(to_f32(t / train), shift)).collect()
+            }
+            (Spacing::Trained, true) => {
+                let levels = linspace(train, f64::from(1.0 / train as f32) * train, steps);
+                levels.into_iter().map(|level| shifted(level / train, shift)).collect()
+            }
+            (Spacing::Trained, false) if config.terminal().is_none() => return Ok(plain),
+            (Spacing::Trained, false) => plain.sigmas[..steps].to_vec(),
+        };
+        let levels = stretched(levels, config.terminal());
+        let mut sigmas: Vec<f64> = levels.into_iter().map(to_f32).collect();
+        if asked.is_empty() {
+            asked = sigmas.iter().map(|sigma| to_f32(sigma * train)).collect();
+        }
+        sigmas.push(0.0);
+        Ok(Self { sigmas, timesteps: asked })
     }
 
     /// Levels linear in σ from 1 to 1/train, shifted; timesteps are cut to integers.
@@ -148,6 +206,49 @@ pub(super) fn lambda(sigma: f64) -> f64 {
 /// σ' = shift·σ/(1 + (shift − 1)·σ).
 fn shifted(sigma: f64, shift: f64) -> f64 {
     shift * sigma / (1.0 + (shift - 1.0) * sigma)
+}
+
+/// The same in f32.
+fn shifted_f32(sigma: f32, shift: f32) -> f32 {
+    shift * sigma / (1.0 + (shift - 1.0) * sigma)
+}
+
+/// The same as `time_shift` has it.
+fn time_shifted(sigma: f32, shift: f32) -> f32 {
+    shift / (shift + (1.0 / sigma - 1.0))
+}
+
+/// 1 − x for x from 0 on: linear up to 0.025 in the first half of the steps, then a parabola that
+/// goes on with the same slope and ends at 1 (`linear_quadratic_schedule` of diffusers'
+/// `pipeline_ltx_condition.py`).
+fn linear_quadratic(steps: usize) -> Vec<f64> {
+    const THRESHOLD: f64 = 0.025;
+    if steps < 2 {
+        return vec![1.0];
+    }
+    let first = steps / 2;
+    let (linear, all) = (first as f64, steps as f64);
+    let (rest, quadratic) = (linear - THRESHOLD * all, all - linear);
+    let square = rest / (linear * quadratic * quadratic);
+    let slope = THRESHOLD / linear - 2.0 * rest / (quadratic * quadratic);
+    let start = square * linear * linear;
+    let at = |i: usize| match (i < first, i as f64) {
+        (true, i) => i * THRESHOLD / linear,
+        (false, i) => square * i * i + slope * i + start,
+    };
+    (0..steps).map(|i| 1.0 - at(i)).collect()
+}
+
+/// Levels stretched away from 1 until the last is `terminal` (`stretch_shift_to_terminal`). A
+/// single level of 1 has nothing to be stretched.
+fn stretched(levels: Vec<f64>, terminal: Option<f64>) -> Vec<f64> {
+    match (terminal, levels.last()) {
+        (Some(terminal), Some(last)) if *last < 1.0 => {
+            let factor = (1.0 - last) / (1.0 - terminal);
+            levels.iter().map(|level| 1.0 - (1.0 - level) / factor).collect()
+        }
+        _ => levels,
+    }
 }
 
 /// Keeps the first level off 1.

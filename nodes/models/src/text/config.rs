@@ -1,4 +1,4 @@
-//! `text_encoder/config.json` and `tokenizer/tokenizer_config.json`.
+//! The configs of an encoder and of its tokenizer, and how a family has its prompts read.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,10 +6,44 @@ use serde_json::Value;
 use crate::checkpoint::{ModelFiles, invalid, require_positive, require_sizes, unsupported};
 use crate::error::Result;
 
-/// The most text tokens that a Wan pipeline passes on (diffusers' `max_sequence_length`).
-const MAX_TEXT_LENGTH: usize = 512;
+/// How a family's pipeline hands prompts to its encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromptForm {
+    /// The encoder, as its config calls it (`model_type`): `t5` (v1.1) or `umt5`.
+    pub model_type: &'static str,
+    /// The folder of the encoder in the diffusers layout.
+    pub encoder: &'static str,
+    /// The folder of its tokenizer.
+    pub tokenizer: &'static str,
+    /// The most tokens that are read (diffusers' `max_sequence_length`); a tokenizer may allow
+    /// fewer.
+    pub max_rows: usize,
+    /// Whether prompts are cleaned up before they are cut into tokens ([`clean::prompt`]).
+    ///
+    /// [`clean::prompt`]: super::clean::prompt
+    pub is_cleaned: bool,
+    /// What stands past the end of a prompt.
+    pub padding: Padding,
+}
 
-/// The sizes of a UMT5 encoder.
+/// What stands in the rows past the end of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Padding {
+    /// Zeros, which the encoder does not see.
+    Zeros {
+        /// Whether a mask says that they do not count (LTX-Video 0.9.5); without one they count as
+        /// the rows of the prompt do (Wan).
+        is_masked: bool,
+    },
+    /// Padding tokens, encoded with the prompt and seen by it.
+    Tokens {
+        /// Whether a mask says which rows are the prompt's own, and only they count (LTX-Video 0.9.0
+        /// and 0.9.1); without one all do (FLUX).
+        is_masked: bool,
+    },
+}
+
+/// The sizes of a T5 encoder (v1.1), or of UMT5.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct TextConfig {
     model_type: String,
@@ -34,6 +68,8 @@ pub struct TextConfig {
     /// Epsilon of the RMS norms.
     #[serde(default = "epsilon")]
     pub layer_norm_epsilon: f64,
+    #[serde(default)]
+    pad_token_id: Option<u32>,
     feed_forward_proj: String,
 }
 
@@ -53,16 +89,14 @@ fn epsilon() -> f64 {
 }
 
 impl TextConfig {
-    const FILE: &'static str = "text_encoder/config.json";
-
-    /// Reads and checks `text_encoder/config.json`.
+    /// Reads and checks the `config.json` of the encoder.
     ///
     /// # Errors
-    /// When it is missing, lacks a key, or describes another encoder than UMT5.
-    pub fn read(folder: &impl ModelFiles) -> Result<Self> {
-        let config: Self = folder.json(Self::FILE)?;
-        let file = Self::FILE;
-        if config.model_type != "umt5" {
+    /// When it is missing, lacks a key, or describes another encoder than the family's.
+    pub fn read(folder: &impl ModelFiles, form: &PromptForm) -> Result<Self> {
+        let file = &format!("{}/config.json", form.encoder);
+        let config: Self = folder.json(file)?;
+        if config.model_type != form.model_type {
             let what = format!("the text encoder `{}`", config.model_type);
             return Err(unsupported(folder, file, what));
         }
@@ -92,7 +126,22 @@ impl TextConfig {
             let reason = format!("{buckets} buckets up to a distance of {far} cannot be spaced");
             return Err(invalid(folder, file, reason));
         }
+        if config.pad_token() as usize >= config.vocab_size {
+            let (token, vocabulary) = (config.pad_token(), config.vocab_size);
+            let reason = format!("`pad_token_id` is {token}, `vocab_size` {vocabulary}");
+            return Err(invalid(folder, file, reason));
+        }
         Ok(config)
+    }
+
+    /// The token that fills up a prompt.
+    pub fn pad_token(&self) -> u32 {
+        self.pad_token_id.unwrap_or(0)
+    }
+
+    /// Whether the first layer's relative biases are those of all layers.
+    pub fn shares_bias(&self) -> bool {
+        self.model_type == "t5"
     }
 }
 
@@ -105,28 +154,38 @@ pub struct TokenizerConfig {
     // A string, or an object with `content`.
     #[serde(default)]
     eos_token: Option<Value>,
+    /// Sentinels behind the vocabulary of a `spiece.model`.
+    #[serde(default = "sentinels")]
+    pub(super) extra_ids: usize,
+    /// The most rows that the family reads.
+    #[serde(skip)]
+    max_rows: usize,
+}
+
+fn sentinels() -> usize {
+    100
 }
 
 impl TokenizerConfig {
-    const FILE: &'static str = "tokenizer/tokenizer_config.json";
-
-    /// Reads `tokenizer/tokenizer_config.json`.
+    /// Reads `tokenizer_config.json`.
     ///
     /// # Errors
     /// When it is missing, is not JSON, or allows no token.
-    pub fn read(folder: &impl ModelFiles) -> Result<Self> {
-        let config: Self = folder.json(Self::FILE)?;
+    pub fn read(folder: &impl ModelFiles, form: &PromptForm) -> Result<Self> {
+        let file = &format!("{}/tokenizer_config.json", form.tokenizer);
+        let config = Self { max_rows: form.max_rows, ..folder.json(file)? };
         if config.text_length() == 0 {
-            return Err(invalid(folder, Self::FILE, "`model_max_length` must not be 0"));
+            return Err(invalid(folder, file, "`model_max_length` must not be 0"));
         }
+        require_sizes(folder, file, &[("extra_ids", config.extra_ids.max(1))])?;
         Ok(config)
     }
 
-    /// Rows of an encoded text: the smaller of `model_max_length` and 512.
+    /// Rows of an encoded text: the smaller of `model_max_length` and what the family reads.
     pub fn text_length(&self) -> usize {
         let longest = self.model_max_length.unwrap_or(f64::MAX);
         // A float becomes an integer by saturating, so 1e30 and negative values are harmless.
-        (longest as usize).min(MAX_TEXT_LENGTH)
+        (longest as usize).min(self.max_rows)
     }
 
     /// The token that ends a text: `</s>` unless the config names another.

@@ -1,4 +1,4 @@
-//! UMT5 encoders as single files, which have neither a config nor a tokenizer beside them.
+//! T5 and UMT5 encoders as single files, which have neither a config nor a tokenizer beside them.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -6,21 +6,24 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use serde_json::json;
 
-use crate::checkpoint::{DetectedPart, PartFiles, part_names};
+use super::config::PromptForm;
+use crate::checkpoint::{DetectedPart, PartFiles};
 use crate::error::{Error, Result};
 
-/// The tokenizer of UMT5-XXL (google/umt5-xxl, Apache-2.0), compressed by gzip.
-static TOKENIZER: &[u8] = include_bytes!("../../assets/umt5-xxl.tokenizer.json.gz");
-/// Its length when unpacked, at most.
+/// The tokenizers of UMT5-XXL (google/umt5-xxl) and T5 v1.1 XXL (google/t5-v1_1-xxl), both
+/// Apache-2.0, compressed by gzip.
+static UMT5_TOKENIZER: &[u8] = include_bytes!("../../assets/umt5-xxl.tokenizer.json.gz");
+static T5_TOKENIZER: &[u8] = include_bytes!("../../assets/t5-v1_1-xxl.tokenizer.json.gz");
+/// Their length when unpacked, at most.
 const LONGEST: u64 = 16 << 20;
 
 /// What llama.cpp calls the weights of an encoder (`MODEL_ARCH.T5ENCODER` of its gguf-py) outside
 /// of the layers, and what transformers calls them.
-const OUTER: [(&str, &str); 2] =
+pub(super) const OUTER: [(&str, &str); 2] =
     [("token_embd", "shared"), ("enc.output_norm", "encoder.final_layer_norm")];
 
 /// The same inside a layer.
-const INNER: [(&str, &str); 10] = [
+pub(super) const INNER: [(&str, &str); 10] = [
     ("attn_q", "layer.0.SelfAttention.q"),
     ("attn_k", "layer.0.SelfAttention.k"),
     ("attn_v", "layer.0.SelfAttention.v"),
@@ -33,21 +36,46 @@ const INNER: [(&str, &str); 10] = [
     ("ffn_norm", "layer.1.layer_norm"),
 ];
 
-/// What transformers calls a weight that llama.cpp calls `name`; none where it is not one of its.
+/// What Wan's authors call the weights of UMT5 (`wan/modules/t5.py`) outside of the layers, and
+/// what transformers calls them.
+const WAN_OUTER: [(&str, &str); 2] =
+    [("token_embedding", "shared"), ("norm", "encoder.final_layer_norm")];
+
+/// The same inside a layer.
+const WAN_INNER: [(&str, &str); 10] = [
+    ("attn.q", "layer.0.SelfAttention.q"),
+    ("attn.k", "layer.0.SelfAttention.k"),
+    ("attn.v", "layer.0.SelfAttention.v"),
+    ("attn.o", "layer.0.SelfAttention.o"),
+    ("pos_embedding.embedding", "layer.0.SelfAttention.relative_attention_bias"),
+    ("norm1", "layer.0.layer_norm"),
+    ("ffn.gate.0", "layer.1.DenseReluDense.wi_0"),
+    ("ffn.fc1", "layer.1.DenseReluDense.wi_1"),
+    ("ffn.fc2", "layer.1.DenseReluDense.wo"),
+    ("norm2", "layer.1.layer_norm"),
+];
+
+/// What transformers calls a weight that llama.cpp or Wan's authors call `name`; none where it is
+/// not one of theirs.
 fn transformers(name: &str) -> Option<String> {
     let layer = name.strip_suffix(".weight")?;
-    if let Some((_, own)) = OUTER.iter().find(|(llama, _)| *llama == layer) {
+    let mut outer = OUTER.iter().chain(&WAN_OUTER);
+    if let Some((_, own)) = outer.find(|(other, _)| *other == layer) {
         return Some(format!("{own}.weight"));
     }
-    let (index, inner) = layer.strip_prefix("enc.blk.")?.split_once('.')?;
-    let (_, own) = INNER.iter().find(|(llama, _)| *llama == inner)?;
+    let (names, inner) = match layer.strip_prefix("enc.blk.") {
+        Some(inner) => (&INNER, inner),
+        None => (&WAN_INNER, layer.strip_prefix("blocks.")?),
+    };
+    let (index, inner) = inner.split_once('.')?;
+    let (_, own) = names.iter().find(|(other, _)| *other == inner)?;
     let index: usize = index.parse().ok()?;
     Some(format!("encoder.block.{index}.{own}.weight"))
 }
 
-/// The encoder that a file is, with the names of transformers or of llama.cpp; none where it is no
-/// UMT5, which has a table of relative biases in every layer.
-pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
+/// The encoder that a file is, with the names of transformers or of llama.cpp; none where it is
+/// not that of `form`: UMT5 has a table of relative biases in every layer, T5 one in the first.
+pub(crate) fn detect(files: &PartFiles, form: &PromptForm) -> Option<DetectedPart> {
     let rename = |name: &str| Some(transformers(name).unwrap_or_else(|| name.to_owned()));
     let named = files.names().into_iter();
     let shapes: HashMap<String, &[usize]> =
@@ -58,7 +86,8 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
     };
     let (query, bias) = (layer(0, "q")?, layer(0, "relative_attention_bias")?);
     let layers = (0..).take_while(|index| layer(*index, "q").is_some()).count();
-    if layers > 1 && layer(1, "relative_attention_bias").is_none() {
+    let is_shared = layers > 1 && layer(1, "relative_attention_bias").is_none();
+    if is_shared != (form.model_type == "t5") {
         return None;
     }
     let table = ["shared.weight", "encoder.embed_tokens.weight"];
@@ -68,8 +97,8 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         return None;
     };
     let inner = shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")?;
-    let config = json!({
-        "model_type": "umt5",
+    let derived = json!({
+        "model_type": form.model_type,
         "vocab_size": vocabulary,
         "d_model": width,
         "d_kv": attended / heads.max(1),
@@ -81,23 +110,29 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         "layer_norm_epsilon": 1e-6,
         "feed_forward_proj": "gated-gelu",
     });
-    Some(DetectedPart { part: part_names::TEXT_ENCODER, config, rename: Box::new(rename) })
+    let config = files.own_config().unwrap_or(derived);
+    Some(DetectedPart { part: form.encoder, config, rename: Box::new(rename) })
 }
 
 /// The tokenizer for such an encoder, as files of a model: path and contents.
 ///
 /// # Errors
 /// When it cannot be unpacked.
-pub(crate) fn tokenizer() -> Result<Vec<(String, Vec<u8>)>> {
+pub(crate) fn tokenizer(form: &PromptForm) -> Result<Vec<(String, Vec<u8>)>> {
+    let (packed, name) = match form.model_type {
+        "t5" => (T5_TOKENIZER, "the tokenizer of T5 v1.1 XXL"),
+        _ => (UMT5_TOKENIZER, "the tokenizer of UMT5-XXL"),
+    };
     let mut json = Vec::new();
-    GzDecoder::new(TOKENIZER)
+    GzDecoder::new(packed)
         .take(LONGEST)
         .read_to_end(&mut json)
-        .map_err(|source| Error::Io { file: "the tokenizer of UMT5-XXL".to_owned(), source })?;
-    let config = json!({"model_max_length": 512, "eos_token": "</s>"});
+        .map_err(|source| Error::Io { file: name.to_owned(), source })?;
+    let config = json!({"model_max_length": form.max_rows, "eos_token": "</s>"});
+    let place = form.tokenizer;
     Ok(vec![
-        ("tokenizer/tokenizer.json".to_owned(), json),
-        ("tokenizer/tokenizer_config.json".to_owned(), config.to_string().into_bytes()),
+        (format!("{place}/tokenizer.json"), json),
+        (format!("{place}/tokenizer_config.json"), config.to_string().into_bytes()),
     ])
 }
 
@@ -105,16 +140,29 @@ pub(crate) fn tokenizer() -> Result<Vec<(String, Vec<u8>)>> {
 mod tests {
     use super::*;
 
-    /// Ids of transformers' `T5TokenizerFast` of google/umt5-xxl.
+    /// Ids of transformers' `T5TokenizerFast` of google/umt5-xxl and google/t5-v1_1-xxl.
     #[test]
-    fn the_tokenizer_that_is_brought_along_is_that_of_umt5() {
-        let files = tokenizer().unwrap();
-        let json = &files.iter().find(|(path, _)| path.ends_with("tokenizer.json")).unwrap().1;
-        let tokenizer = tokenizers::Tokenizer::from_bytes(json).unwrap();
-        let encoded =
-            tokenizer.encode("a red circle moves right on a white background", false).unwrap();
-        let ids = [289, 4062, 82364, 124_850, 4170, 369, 289, 10021, 18752];
-        assert_eq!(&encoded.get_ids()[..9], ids);
-        assert_eq!(tokenizer.token_to_id("</s>"), Some(1));
+    fn the_tokenizers_that_are_brought_along_are_those_of_the_encoders() {
+        for (model_type, ids) in [
+            ("umt5", &[289, 4062, 82364, 124_850, 4170, 369, 289, 10021, 18752][..]),
+            ("t5", &[3, 9, 1131, 8196, 6914, 269, 30, 3, 9, 872, 2458][..]),
+        ] {
+            let form = PromptForm {
+                model_type,
+                encoder: "text_encoder_2",
+                tokenizer: "tokenizer_2",
+                max_rows: 128,
+                is_cleaned: false,
+                padding: crate::text::Padding::Tokens { is_masked: false },
+            };
+            let files = tokenizer(&form).unwrap();
+            let path = "tokenizer_2/tokenizer.json";
+            let json = &files.iter().find(|(own, _)| own == path).unwrap().1;
+            let tokenizer = tokenizers::Tokenizer::from_bytes(json).unwrap();
+            let encoded =
+                tokenizer.encode("a red circle moves right on a white background", false).unwrap();
+            assert_eq!(encoded.get_ids(), ids);
+            assert_eq!(tokenizer.token_to_id("</s>"), Some(1));
+        }
     }
 }

@@ -1,25 +1,23 @@
-//! What is known of a UMT5 encoder before its weights are read.
+//! What is known of a T5 or UMT5 encoder before its weights are read.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use candle_core::DType;
 
-use super::clean;
-use super::config::{TextConfig, TokenizerConfig};
-use super::encoder::Umt5Encoder;
+use super::config::{PromptForm, TextConfig, TokenizerConfig};
+use super::encoder::{T5Encoder, prepared};
+use super::t5::T5;
 use super::tokens::Tokens;
-use super::umt5::Umt5;
 use crate::cancel::CheckCancel;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::model::{
-    Embedding, EmbeddingSpec, Embeddings, PromptLoss, TextEncoder, TextEncoderSpec,
-};
+use crate::model::{EmbeddingSpec, Embeddings, PromptLoss, TextEncoder, TextEncoderSpec};
 use crate::weight::Weights;
 
-/// A UMT5 encoder that gives one tensor.
-pub struct Umt5Spec {
+/// A T5 or UMT5 encoder that gives one tensor.
+pub struct T5Spec {
+    form: PromptForm,
     config: TextConfig,
     outputs: [EmbeddingSpec; 1],
     /// Read when a prompt is first looked at before it is encoded.
@@ -29,16 +27,21 @@ pub struct Umt5Spec {
 /// A vocabulary of fewer words is that of a small model, which is read in no time.
 const SMALL_VOCABULARY: usize = 10_000;
 
-impl Umt5Spec {
+impl T5Spec {
     /// An encoder of these sizes, whose result is called `name`.
-    pub fn new(name: &'static str, config: TextConfig, tokens: &TokenizerConfig) -> Self {
+    pub fn new(
+        name: &'static str,
+        form: &PromptForm,
+        config: TextConfig,
+        tokens: &TokenizerConfig,
+    ) -> Self {
         let (rows, width) = (Some(tokens.text_length()), config.d_model);
         let outputs = [EmbeddingSpec { name: Cow::Borrowed(name), rows, width }];
-        Self { config, outputs, tokens: OnceLock::new() }
+        Self { form: *form, config, outputs, tokens: OnceLock::new() }
     }
 }
 
-impl TextEncoderSpec for Umt5Spec {
+impl TextEncoderSpec for T5Spec {
     fn outputs(&self) -> &[EmbeddingSpec] {
         &self.outputs
     }
@@ -54,15 +57,15 @@ impl TextEncoderSpec for Umt5Spec {
 
     fn load(&self, checkpoint: &Checkpoint, weights: &Weights) -> Result<Arc<dyn TextEncoder>> {
         let name = self.outputs[0].name.to_string();
-        Ok(Arc::new(Named { name, encoder: Umt5Encoder::load(checkpoint, weights)? }))
+        Ok(Arc::new(Named { name, encoder: T5Encoder::load(checkpoint, &self.form, weights)? }))
     }
 
     fn probe(&self, weights: &Weights) -> Result<()> {
-        Umt5::load(&self.config, weights).map(drop)
+        T5::load(&self.config, weights).map(drop)
     }
 
     fn loss(&self, checkpoint: &Checkpoint, prompt: &str) -> Result<PromptLoss> {
-        let text = clean::prompt(prompt);
+        let text = prepared(prompt, &self.form);
         let rows = self.outputs[0].rows.unwrap_or(usize::MAX);
         // A token is a byte at least, and a large vocabulary has one for every byte: where the text
         // fits in any case, its tokenizer, which takes a second to read, need not say so.
@@ -70,7 +73,8 @@ impl TextEncoderSpec for Umt5Spec {
             return Ok(PromptLoss::default());
         }
         if self.tokens.get().is_none() {
-            let tokens = Tokens::load(checkpoint, &TokenizerConfig::read(checkpoint)?)?;
+            let config = TokenizerConfig::read(checkpoint, &self.form)?;
+            let tokens = Tokens::load(checkpoint, &config, &self.form)?;
             // Where another thread was quicker, this one goes.
             let _ = self.tokens.set(tokens);
         }
@@ -81,14 +85,12 @@ impl TextEncoderSpec for Umt5Spec {
 /// An encoder and what its result is called.
 struct Named {
     name: String,
-    encoder: Umt5Encoder,
+    encoder: T5Encoder,
 }
 
 impl TextEncoder for Named {
     fn encode(&self, prompt: &str, check_cancel: &mut CheckCancel<'_>) -> Result<Embeddings> {
-        let rows = self.encoder.encode(prompt, check_cancel)?; // [rows, d_model]
-        let tensor = rows.to_dtype(DType::F32)?;
-        // The zero rows past the prompt count: cross-attention was trained to read them.
-        Ok(Embeddings::from([(self.name.clone(), Embedding { tensor, mask: None })]))
+        let embedding = self.encoder.encode(prompt, check_cancel)?; // [rows, d_model]
+        Ok(Embeddings::from([(self.name.clone(), embedding)]))
     }
 }

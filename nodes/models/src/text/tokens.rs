@@ -1,11 +1,12 @@
-//! The tokenizer of a model: `tokenizer/tokenizer.json`.
+//! The tokenizer of a model: its `tokenizer.json`, or the `spiece.model` that it was made of.
 
 use tokenizers::Tokenizer;
 
+use super::config::{PromptForm, TokenizerConfig};
+use super::spiece;
 use crate::checkpoint::ModelFiles;
 use crate::error::{Error, Result};
 use crate::model::PromptLoss;
-use crate::text::config::TokenizerConfig;
 
 /// Turns text into token numbers that end with the end-of-text token.
 #[derive(Debug)]
@@ -16,15 +17,40 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Loads `tokenizer/tokenizer.json`.
+    /// Loads `tokenizer.json`, or `spiece.model` where that is missing.
     ///
     /// # Errors
-    /// When it is missing or no tokenizer, or lacks the end-of-text token.
-    pub fn load(folder: &impl ModelFiles, config: &TokenizerConfig) -> Result<Self> {
-        let path = "tokenizer/tokenizer.json";
+    /// When both are missing or no tokenizer, or lack the end-of-text token.
+    pub fn load(
+        folder: &impl ModelFiles,
+        config: &TokenizerConfig,
+        form: &PromptForm,
+    ) -> Result<Self> {
+        let named =
+            ["tokenizer.json", "spiece.model"].map(|name| format!("{}/{name}", form.tokenizer));
+        let [json, pieces] = &named;
+        let (path, tokenizer) = match folder.bytes(json) {
+            Ok(bytes) => {
+                let read = Tokenizer::from_bytes(bytes);
+                let refuse = |error| format!("not a tokenizer: {error}");
+                (json, read.map_err(refuse))
+            }
+            Err(Error::FileMissing { file, hint }) => match folder.bytes(pieces) {
+                Ok(bytes) => (pieces, spiece::read(&bytes, config)),
+                Err(Error::FileMissing { .. }) => {
+                    let hint = format!(
+                        "{hint}; a tokenizer is this file, or the `spiece.model` that was published \
+                         with it: put one of them there (google/t5-v1_1-xxl has that of T5, \
+                         google/umt5-xxl that of UMT5)"
+                    );
+                    return Err(Error::FileMissing { file, hint });
+                }
+                Err(error) => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
         let refuse = |reason: String| Error::Config { file: folder.describe(path), reason };
-        let mut tokenizer = Tokenizer::from_bytes(folder.bytes(path)?)
-            .map_err(|error| refuse(format!("not a tokenizer: {error}")))?;
+        let mut tokenizer = tokenizer.map_err(refuse)?;
         // Length and padding are ours to decide, whatever was saved with the tokenizer.
         tokenizer.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
         tokenizer.with_padding(None);

@@ -36,27 +36,43 @@ enum Role {
 }
 
 /// How names end, and what these tensors are.
-const ROLES: [(&str, Role); 16] = [
+const ROLES: [(&str, Role); 13] = [
     (".lora_A.weight", Role::Down),
-    (".lora_A.default.weight", Role::Down),
     (".lora_down.weight", Role::Down),
     (".lora.down.weight", Role::Down),
     ("_lora.down.weight", Role::Down),
     (".lora_B.weight", Role::Up),
-    (".lora_B.default.weight", Role::Up),
     (".lora_up.weight", Role::Up),
     (".lora.up.weight", Role::Up),
     ("_lora.up.weight", Role::Up),
     (".lora_B.bias", Role::UpBias),
-    (".lora_B.default.bias", Role::UpBias),
     (".lora_up.bias", Role::UpBias),
     (".alpha", Role::Alpha),
     (".diff", Role::Weight),
     (".diff_b", Role::Bias),
 ];
 
+/// What PEFT's names have before that of the adapter, which is `default` or another, and the end.
+const NAMED_ROLES: [(&str, &str, Role); 3] = [
+    (".lora_A.", ".weight", Role::Down),
+    (".lora_B.", ".weight", Role::Up),
+    (".lora_B.", ".bias", Role::UpBias),
+];
+
+/// The layer that a tensor belongs to, and what it is there.
+fn role(name: &str) -> Option<(&str, Role)> {
+    let plain = ROLES.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, *role)));
+    plain.or_else(|| {
+        NAMED_ROLES.iter().find_map(|(half, end, role)| {
+            let (layer, adapter) = name.split_once(half)?;
+            adapter.strip_suffix(end)?;
+            Some((layer, *role))
+        })
+    })
+}
+
 /// Ends of names that other kinds of adapters have.
-const OTHERS: [(&str, &str); 9] = [
+const OTHERS: [(&str, &str); 13] = [
     (".dora_scale", "DoRA"),
     (".lora_magnitude_vector", "DoRA"),
     (".lora_magnitude_vector.weight", "DoRA"),
@@ -64,6 +80,10 @@ const OTHERS: [(&str, &str); 9] = [
     (".hada_w1_a", "LoHa"),
     (".lokr_w1", "LoKr"),
     (".lokr_w1_a", "LoKr"),
+    (".hada_t1", "LoHa"),
+    (".oft_blocks", "OFT"),
+    (".oft_diag", "OFT"),
+    (".lora_bias", "a bias beside both halves (lora_bias)"),
     (".set_weight", "an exchanged weight (set_weight)"),
     (".reshape_weight", "a reshaped weight"),
 ];
@@ -104,6 +124,8 @@ pub struct LoraMatch {
     changes: Vec<Change>,
     /// Layers of the file that the network has not, by their names in the file.
     pub unmatched: Vec<String>,
+    /// Why others change nothing: they have other sizes there.
+    pub misfits: Vec<String>,
     alpha: HeaderAlpha,
 }
 
@@ -123,8 +145,7 @@ impl LoraSpec {
             if let Some((_, kind)) = OTHERS.iter().find(|(end, _)| name.ends_with(end)) {
                 return Err(unsupported(format!("{kind} (`{name}`)")));
             }
-            let role = ROLES.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, *role)));
-            let Some((layer, role)) = role else {
+            let Some((layer, role)) = role(name) else {
                 unread.push((*name).to_owned());
                 continue;
             };
@@ -137,7 +158,13 @@ impl LoraSpec {
                 Role::Weight => &mut layer.weight,
                 Role::Bias => &mut layer.bias,
             };
-            *place = Some((*name).to_owned());
+            if let Some(other) = place.replace((*name).to_owned()) {
+                let reason = format!(
+                    "`{other}` and `{name}` are the same of one layer: it holds several adapters, \
+                     of which a file for each is needed"
+                );
+                return Err(Error::Config { file, reason });
+            }
         }
         let invalid = |reason: String| Error::Config { file: file.clone(), reason };
         if layers.is_empty() {
@@ -178,7 +205,7 @@ impl LoraSpec {
     /// name that a layer has in other files, where it has one.
     ///
     /// # Errors
-    /// When no layer is the network's, or one has other sizes there.
+    /// When no layer is the network's, or all have other sizes there.
     pub fn match_to(
         &self,
         own: &PartFiles,
@@ -205,10 +232,33 @@ impl LoraSpec {
                 unmatched.len()
             )));
         }
-        for change in &changes {
-            change.check(own, network).map_err(invalid)?;
+        let mut names: HashMap<&str, &Change> = HashMap::new();
+        for (change, (name, _)) in changes
+            .iter()
+            .zip(self.layers.iter().filter(|(name, _)| layers.contains_key(plain(name))))
+        {
+            if names.insert(&change.layer, change).is_some() {
+                let layer = &change.layer;
+                return Err(invalid(format!(
+                    "`{name}` and another of its layers are both `{layer}`"
+                )));
+            }
         }
-        Ok(LoraMatch { changes, unmatched, alpha: self.alpha.clone() })
+        // Those for a model of this family with other inputs differ where it reads these.
+        let (mut fitting, mut misfits) = (Vec::new(), Vec::new());
+        for change in changes {
+            match change.check(own, network) {
+                Ok(()) => fitting.push(change),
+                Err(reason) => misfits.push(reason),
+            }
+        }
+        match (misfits.first(), fitting.is_empty()) {
+            (Some(reason), true) => Err(invalid(reason.clone())),
+            _ => {
+                let alpha = self.alpha.clone();
+                Ok(LoraMatch { changes: fitting, unmatched, misfits, alpha })
+            }
+        }
     }
 }
 
@@ -412,8 +462,11 @@ fn number(own: &PartFiles, name: &str) -> Result<f64> {
         let reason = format!("`{name}` is {:?}, not one number", entry.shape);
         return Err(Error::Config { file: own.describe().to_owned(), reason });
     }
-    let value = read::tensor(&entry, name, DType::F32, &Device::Cpu)?;
-    match value.reshape(())?.to_scalar::<f32>()? {
+    let value = match read::whole_number(&entry)? {
+        Some(whole) => whole as f32,
+        None => read::tensor(&entry, name, DType::F32, &Device::Cpu)?.reshape(())?.to_scalar()?,
+    };
+    match value {
         value if value.is_finite() => Ok(f64::from(value)),
         value => {
             let reason = format!("`{name}` is {value}, not a number: download the file again");

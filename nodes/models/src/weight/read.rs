@@ -1,5 +1,7 @@
 //! Reading a stored tensor into memory of its own, in the type in which it is computed with.
 
+use std::ops::Range;
+
 use bytemuck::Zeroable;
 use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
@@ -49,6 +51,28 @@ pub(super) fn tensor(
     Ok(read)
 }
 
+/// Some rows of a stored matrix of plain numbers, likewise.
+///
+/// # Errors
+/// As [`tensor`], and when there are no such rows.
+pub(super) fn rows(
+    entry: &TensorEntry<'_>,
+    name: &str,
+    dtype: DType,
+    rows: Range<usize>,
+) -> Result<Tensor> {
+    let (StoredType::Plain(stored), &[all, inner]) = (check_type(entry, name)?, entry.shape) else {
+        return Err(Error::input(format!("`{name}` is no matrix of plain numbers")));
+    };
+    if rows.end > all || rows.is_empty() {
+        return Err(Error::input(format!("`{name}` has {all} rows: {rows:?} are none of them")));
+    }
+    let skipped = rows.start as u64 * inner as u64 * stored.size_in_bytes() as u64;
+    let shape = [rows.len(), inner];
+    let part = TensorEntry { offset: entry.offset + skipped, shape: &shape, ..*entry };
+    tensor(&part, name, dtype, &Device::Cpu)
+}
+
 /// The shape of a matrix in blocks, its rows in bytes.
 fn row_bytes(entry: &TensorEntry<'_>, name: &str, blocks: BlockType) -> Result<[usize; 2]> {
     match *entry.shape {
@@ -73,6 +97,32 @@ pub(super) fn check_type(entry: &TensorEntry<'_>, name: &str) -> Result<StoredTy
 pub(super) fn type_error(entry: &TensorEntry<'_>, name: &str) -> Error {
     let (file, dtype) = (entry.file.name().to_owned(), entry.type_name.to_owned());
     Error::WeightType { file, name: name.to_owned(), dtype }
+}
+
+/// The number of a tensor that is one number of a type that weights have not: alphas are whole
+/// numbers in some files, and f64 in others.
+///
+/// # Errors
+/// When the file was changed or cannot be read.
+pub(super) fn whole_number(entry: &TensorEntry<'_>) -> Result<Option<f64>> {
+    let mut bytes = [0; 8];
+    let Some(bytes) = bytes.get_mut(..entry.length as usize) else { return Ok(None) };
+    let is_known = ["I64", "I32", "I16", "U8", "F64"].contains(&entry.type_name);
+    if !is_known || bytes.is_empty() {
+        return Ok(None);
+    }
+    entry.file.read(entry.offset, bytes)?;
+    entry.file.check_unchanged()?;
+    Ok(match (entry.type_name, &*bytes) {
+        ("I64", &[a, b, c, d, e, f, g, h]) => {
+            Some(i64::from_le_bytes([a, b, c, d, e, f, g, h]) as f64)
+        }
+        ("F64", &[a, b, c, d, e, f, g, h]) => Some(f64::from_le_bytes([a, b, c, d, e, f, g, h])),
+        ("I32", &[a, b, c, d]) => Some(i32::from_le_bytes([a, b, c, d]).into()),
+        ("I16", &[a, b]) => Some(i16::from_le_bytes([a, b]).into()),
+        ("U8", &[a]) => Some(a.into()),
+        _ => None,
+    })
 }
 
 /// The bytes of a short tensor of bytes, whatever they say; none where it is none.
@@ -118,6 +168,7 @@ fn build<T: Element>(
     match stored {
         StoredType::Blocks(blocks) => widen(entry, blocks, &mut values),
         StoredType::Int8 => Ok(()), // refused before
+        StoredType::E5m2 => convert(entry, &mut values, e5m2),
         // Files are little-endian; numbers of another order in memory are converted one by one.
         StoredType::Plain(dtype) if dtype == T::DTYPE && cfg!(target_endian = "little") => {
             entry.file.read(entry.offset, bytemuck::cast_slice_mut(&mut values))
@@ -134,6 +185,65 @@ fn build<T: Element>(
         StoredType::Plain(_) => convert(entry, &mut values, f32::from_le_bytes),
     }?;
     Ok(Tensor::from_vec(values, entry.shape, device)?)
+}
+
+/// Gives the numbers of a tensor in f32, in order, a piece at a time: whole blocks, and no more
+/// than `PIECE_READ` numbers.
+///
+/// # Errors
+/// As [`tensor`], or when `each` fails.
+pub(crate) fn pieces(
+    entry: &TensorEntry<'_>,
+    name: &str,
+    each: &mut dyn FnMut(&mut [f32]) -> Result<()>,
+) -> Result<()> {
+    let stored = check_type(entry, name)?;
+    let (numbers, bytes) = match stored {
+        StoredType::Int8 => return Err(type_error(entry, name)),
+        StoredType::E5m2 => (1, 1),
+        StoredType::Plain(dtype) => (1, dtype.size_in_bytes()),
+        StoredType::Blocks(blocks) => (blocks.numbers(), blocks.bytes()),
+    };
+    let count: usize = entry.shape.iter().product();
+    let mut wide = vec![0.0f32; PIECE_READ.min(count)];
+    let mut buffer = vec![0; wide.len() / numbers * bytes];
+    let mut at = 0;
+    while at < count {
+        let wide = &mut wide[..PIECE_READ.min(count - at)];
+        let buffer = &mut buffer[..wide.len() / numbers * bytes];
+        entry.file.read(entry.offset + (at / numbers * bytes) as u64, buffer)?;
+        match stored {
+            StoredType::Blocks(blocks) => kino_kernels::widen_blocks(blocks, buffer, wide),
+            StoredType::Plain(DType::F16) => {
+                widened(buffer, wide, |bytes| f16::from_le_bytes(bytes).to_f32());
+            }
+            StoredType::Plain(DType::BF16) => {
+                widened(buffer, wide, |bytes| bf16::from_le_bytes(bytes).to_f32());
+            }
+            StoredType::E5m2 => widened(buffer, wide, e5m2),
+            StoredType::Plain(DType::F8E4M3) => {
+                widened(buffer, wide, |[byte]| kino_kernels::e4m3(byte));
+            }
+            _ => widened(buffer, wide, f32::from_le_bytes),
+        }
+        at += wide.len();
+        each(wide)?;
+    }
+    entry.file.check_unchanged()
+}
+
+/// Numbers that [`pieces`] gives at a time: a multiple of every block's.
+const PIECE_READ: usize = 1 << 20;
+
+/// The number of a byte of E5M2 (arXiv:2209.05433), which is the upper half of an f16.
+fn e5m2([byte]: [u8; 1]) -> f32 {
+    f16::from_le_bytes([0, byte]).to_f32()
+}
+
+fn widened<const N: usize>(bytes: &[u8], wide: &mut [f32], number: impl Fn([u8; N]) -> f32) {
+    for (wide, bytes) in wide.iter_mut().zip(bytes.as_chunks().0) {
+        *wide = number(*bytes);
+    }
 }
 
 /// The bytes of a tensor as they are, in this shape.

@@ -3,14 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
+use kino_kernels::{PackedMatrix, Precision};
 
 use super::dense::{Adapter, Weight};
 use super::lora::Lora;
 use super::read;
-use crate::checkpoint::{DataFile, ModelFolder, PartFiles, StoredType};
+use super::residency::{AskedBlocks, BlockList, BlockSizes, Residency};
+use crate::checkpoint::{DataFile, ModelFolder, PartFiles, StoredType, TensorEntry};
 use crate::error::{Error, Result};
 
 /// Tensors that were read, by name and type: networks that are made of the same weights share them.
@@ -32,12 +34,11 @@ fn get_or_read<T: Clone>(
 ) -> Result<T> {
     let Some(stored) = stored else { return read() };
     let key = (name.to_owned(), dtype);
-    let known = || stored.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(found) = known().get(&key) {
+    if let Some(found) = lock(stored).get(&key) {
         return Ok(found.clone());
     }
     let read = read()?;
-    known().insert(key, read.clone());
+    lock(stored).insert(key, read.clone());
     Ok(read)
 }
 
@@ -55,16 +56,44 @@ pub struct AppliedLora {
 
 /// What a network asked of weights that were not read.
 #[derive(Default)]
-pub struct Probe(Mutex<HashSet<String>>);
+pub struct Probe {
+    names: Mutex<HashSet<String>>,
+    /// Those of lists of blocks.
+    blocks: Mutex<Vec<AskedBlocks>>,
+}
 
-/// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, and
-/// scales of activations, which are not rounded here.
-const BESIDE: [&str; 5] = ["spiece_model", SCALED, ".scale_input", ".input_scale", ".comfy_quant"];
+/// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, scales
+/// of activations, which are not rounded here, and statistics of an autoencoder of LTX-Video that
+/// nothing reads.
+const BESIDE: [&str; 8] = [
+    "spiece_model",
+    SCALED,
+    ".scale_input",
+    ".input_scale",
+    ".comfy_quant",
+    ".channel",
+    ".mean-of-stds",
+    ".mean-of-stds_over_std-of-means",
+];
+
+/// What the numbers of a weight are multiplied by.
+pub(crate) enum Scale {
+    /// All by one.
+    One(f32),
+    /// Those of each row by its own, `[rows]` in f32.
+    Rows(Tensor),
+}
+
+/// Whether a tensor says something of another one, or of its file, and is no weight itself.
+pub(crate) fn is_beside(name: &str) -> bool {
+    let scales = [".scale_weight", ".weight_scale"];
+    BESIDE.iter().chain(&scales).any(|end| name.ends_with(end))
+}
 
 impl Probe {
     /// The weights that nobody asked for, sorted; none where nothing was asked for at all.
     pub fn left_over<'a>(&self, files: &'a PartFiles) -> Vec<&'a str> {
-        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = lock(&self.names);
         let is_beside = |name: &str| BESIDE.iter().any(|end| name.ends_with(end));
         match asked.is_empty() {
             true => Vec::new(),
@@ -74,6 +103,15 @@ impl Probe {
             }
         }
     }
+
+    /// The bytes that the network takes of `files`, block by block, in a compute type.
+    pub fn block_sizes(&self, files: &PartFiles, dtype: DType) -> BlockSizes {
+        BlockSizes::new(&lock(&self.blocks), files, dtype)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Weights of one part of a model, seen from a scope inside it.
@@ -89,6 +127,8 @@ pub struct Weights {
     adapters: Arc<[AppliedLora]>,
     /// Where nothing is read: see [`Weights::probing`].
     probe: Option<Arc<Probe>>,
+    /// Which blocks stay in memory, where not all do.
+    residency: Option<Arc<Residency>>,
 }
 
 impl Weights {
@@ -101,8 +141,8 @@ impl Weights {
             return Err(Error::ComputeType(dtype));
         }
         let (prefix, device) = (String::new(), device.clone());
-        let (store, adapters) = (None, Arc::default());
-        Ok(Self { files, prefix, dtype, device, store, adapters, probe: None })
+        let (store, adapters, probe, residency) = (None, Arc::default(), None, None);
+        Ok(Self { files, prefix, dtype, device, store, adapters, probe, residency })
     }
 
     /// Weights of one file, safetensors or GGUF.
@@ -135,6 +175,41 @@ impl Weights {
     pub fn stored_in(mut self, store: Arc<TensorStore>) -> Self {
         self.store = Some(store);
         self
+    }
+
+    /// The same weights, of whose blocks those are read again in every pass that do not stay in
+    /// memory: see [`super::Blocks`].
+    #[must_use]
+    pub fn with_residency(mut self, residency: Option<Arc<Residency>>) -> Self {
+        self.residency = residency;
+        self
+    }
+
+    /// Whether a block of a list stays in memory.
+    pub(super) fn stays(&self, list: &str, index: usize) -> bool {
+        self.residency.as_ref().is_none_or(|residency| residency.stays(list, index))
+    }
+
+    /// Blocks made of weights that are not read; the probe then knows which each asked for.
+    pub(super) fn ask_for_blocks<T>(
+        &self,
+        list: BlockList,
+        load: &dyn Fn(usize, &Self) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut asked = AskedBlocks { list, blocks: Vec::new() };
+        let block = |index: usize| {
+            let own = Arc::new(Probe::default());
+            let block = load(index, &self.scope(index).probing(&own))?;
+            let names: Vec<String> = lock(&own.names).drain().collect();
+            names.iter().for_each(|name| self.ask(name));
+            asked.blocks.push(names);
+            Ok(block)
+        };
+        let blocks = (0..list.count).map(block).collect::<Result<_>>()?;
+        if let Some(probe) = &self.probe {
+            lock(&probe.blocks).push(asked);
+        }
+        Ok(blocks)
     }
 
     /// The same weights with adapters: beside the matrices of linear layers, and added to a copy of
@@ -170,8 +245,7 @@ impl Weights {
 
     fn ask(&self, full: &str) {
         if let Some(probe) = &self.probe {
-            let mut asked = probe.0.lock().unwrap_or_else(PoisonError::into_inner);
-            asked.insert(full.to_owned());
+            lock(&probe.names).insert(full.to_owned());
         }
     }
 
@@ -222,7 +296,10 @@ impl Weights {
             let weight = Weight::Dense(self.with_differences(&full, tensor)?);
             return Ok((self.packed(weight, dtype)?, adapters));
         }
-        let read = || self.packed(self.unstored().unpacked(inner, out, dtype)?, dtype);
+        let read = || match self.packed_in_pieces(inner, out, dtype)? {
+            Some(packed) => Ok(packed),
+            None => self.packed(self.unstored().unpacked(inner, out, dtype)?, dtype),
+        };
         let stored = self.store.as_ref().map(|store| &store.matrices);
         Ok((get_or_read(stored, &full, dtype, read)?, adapters))
     }
@@ -230,25 +307,63 @@ impl Weights {
     /// The matrix `weight`, `[out, inner]`, without adapters, in the form in which it is stored.
     pub(super) fn unpacked(&self, inner: usize, out: usize, dtype: DType) -> Result<Weight> {
         let full = self.full("weight");
+        // What is said of whole numbers is read with their scales.
+        if self.files.find(&full)?.stored != Some(StoredType::Int8) {
+            self.check_format(&full)?;
+        }
         let narrow = || self.stored(&full, (out, inner).into(), DType::U8);
         Ok(match self.files.find(&full)?.stored {
-            Some(StoredType::Plain(DType::F8E4M3)) => {
-                Weight::E4m3 { bytes: narrow()?, scale: self.scale_of(&full)? }
-            }
+            Some(StoredType::Plain(DType::F8E4M3)) => match self.scale_of(&full)? {
+                Scale::One(scale) => Weight::E4m3 { bytes: narrow()?, scale },
+                Scale::Rows(_) => Weight::Dense(self.base("weight", (out, inner).into(), dtype)?.1),
+            },
             Some(StoredType::Int8) => self.int8(&full, [out, inner])?,
             Some(StoredType::Blocks(blocks)) if blocks.bytes_of(inner).is_some() => {
                 Weight::Blocks { bytes: narrow()?, blocks }
             }
-            _ => Weight::Dense(self.stored(&full, (out, inner).into(), dtype)?),
+            _ => Weight::Dense(self.base("weight", (out, inner).into(), dtype)?.1),
         })
     }
 
+    /// The matrix `weight`, `[out, inner]`, without adapters, packed for products in `dtype` while it
+    /// is read: so no more than a piece of it is ever held twice. None where it is stored in a form
+    /// that is not packed so.
+    fn packed_in_pieces(&self, inner: usize, out: usize, dtype: DType) -> Result<Option<Weight>> {
+        let full = self.full("weight");
+        if self.is_probing() || !matches!(self.device, Device::Cpu) {
+            return Ok(None);
+        }
+        let place = self.placed(&full, &(out, inner).into())?;
+        let Some(StoredType::Plain(plain)) = place.stored else { return Ok(None) };
+        self.check_format(&full)?;
+        let (scale, read_as) = match (plain, self.factor(&full)?) {
+            (DType::F8E4M3, Scale::One(scale)) => (Some(scale), DType::U8),
+            (_, Scale::One(1.0)) => (None, dtype),
+            _ => return Ok(None),
+        };
+        let form = (Precision::of(dtype), scale);
+        let packed = PackedMatrix::pack_pieces([out, inner], form, |rows| {
+            kino_kernels::check_cancelled()?;
+            read::rows(&place, &full, read_as, rows)
+        });
+        packed.map(|packed| Some(Weight::Packed(packed)))
+    }
+
+    /// A matrix that was made of these weights, `[out, inner]`, packed for products in the compute
+    /// type.
+    ///
+    /// # Errors
+    /// When it is no matrix.
+    pub fn pack(&self, matrix: Tensor) -> Result<Weight> {
+        self.packed(Weight::Dense(matrix), self.dtype)
+    }
+
     fn packed(&self, weight: Weight, dtype: DType) -> Result<Weight> {
-        if self.probe.is_some() { Ok(weight) } else { weight.packed(dtype) }
+        if self.is_probing() { Ok(weight) } else { weight.packed(dtype) }
     }
 
     /// The same weights, of which nothing that is read is kept.
-    fn unstored(&self) -> Self {
+    pub(super) fn unstored(&self) -> Self {
         Self { store: None, ..self.clone() }
     }
 
@@ -264,12 +379,62 @@ impl Weights {
         }
     }
 
-    /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
-    /// `scale_weight` (ComfyUI) or `weight_scale` beside it, or 1 in a file that has none at all.
-    fn scale_of(&self, full: &str) -> Result<f32> {
+    /// What the numbers of a weight are multiplied by, whatever they are stored in: 1 where nothing
+    /// beside it says otherwise. Of whole numbers, which have scales of their own, it is 1, too.
+    pub(crate) fn factor(&self, full: &str) -> Result<Scale> {
+        match self.files.find(full)?.stored {
+            Some(StoredType::Plain(DType::F8E4M3) | StoredType::E5m2) => self.scale_of(full),
+            Some(StoredType::Plain(_)) if full.ends_with(".weight") => {
+                match self.scale_names(full).iter().any(|name| self.files.place(name).is_some()) {
+                    true => self.scale_of(full),
+                    false => Ok(Scale::One(1.0)),
+                }
+            }
+            _ => Ok(Scale::One(1.0)),
+        }
+    }
+
+    /// Refuses what was made in a way that is not read, as the text beside it says.
+    fn check_format(&self, full: &str) -> Result<()> {
+        const READ: [&str; 3] = ["int8_tensorwise", "float8_e4m3fn", "float8_e5m2"];
+        #[derive(serde::Deserialize)]
+        struct Format {
+            format: Option<String>,
+        }
+        let layer = full.strip_suffix("weight").unwrap_or(full);
+        let unsupported = |place: &TensorEntry<'_>, what: String| {
+            Err(Error::Unsupported { file: place.file.name().to_owned(), what })
+        };
+        // A scale of each block of 128 by 128 (DeepSeek's form).
+        let inverse = format!("{layer}weight_scale_inv");
+        if let Some(place) = self.files.place(&inverse) {
+            return unsupported(&place, format!("`{inverse}`, a scale a block,"));
+        }
+        let name = format!("{layer}comfy_quant");
+        let Some(place) = self.files.place(&name) else { return Ok(()) };
+        let text = read::text(&place)?;
+        let how = text.and_then(|text| serde_json::from_slice::<Format>(&text).ok());
+        match how.and_then(|how| how.format) {
+            Some(format) if !READ.contains(&format.as_str()) => {
+                let read = READ.join(", ");
+                unsupported(&place, format!("`{name}`: {format} (of ComfyUI's, {read} are read)"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The names by which the scale of a weight may stand beside it; now they were asked for.
+    fn scale_names(&self, full: &str) -> [String; 2] {
         let layer = full.strip_suffix("weight").unwrap_or(full);
         let names = ["scale_weight", "weight_scale"].map(|name| format!("{layer}{name}"));
         names.iter().for_each(|name| self.ask(name));
+        names
+    }
+
+    /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
+    /// `scale_weight` (ComfyUI) or `weight_scale` beside it, or 1 in a file that has none at all.
+    fn scale_of(&self, full: &str) -> Result<Scale> {
+        let names = self.scale_names(full);
         let Some(name) = names.iter().find(|name| self.files.place(name).is_some()) else {
             return match self.files.place(SCALED).is_some() {
                 true => Err(Error::MissingWeight {
@@ -277,11 +442,13 @@ impl Weights {
                     name: names[0].clone(),
                     nearest: None,
                 }),
-                false => Ok(1.0),
+                false => Ok(Scale::One(1.0)),
             };
         };
         let place = self.files.find(name)?;
-        if place.shape.iter().product::<usize>() != 1 {
+        let count = place.shape.iter().product::<usize>();
+        let rows = self.files.find(full)?.shape.first().copied();
+        if count != 1 && Some(count) != rows {
             return Err(Error::WeightShape {
                 file: place.file.name().to_owned(),
                 name: name.clone(),
@@ -289,8 +456,11 @@ impl Weights {
                 found: place.shape.to_vec(),
             });
         }
-        let scale = read::tensor(&place, name, DType::F32, &Device::Cpu)?;
-        Ok(scale.reshape(())?.to_scalar::<f32>()?)
+        let scale = read::tensor(&place, name, DType::F32, &Device::Cpu)?.flatten_all()?;
+        match count {
+            1 => Ok(Scale::One(scale.reshape(())?.to_scalar()?)),
+            _ => Ok(Scale::Rows(scale)),
+        }
     }
 
     /// A matrix of whole numbers of eight bits, with what ComfyUI writes beside it: a scale a row or
@@ -385,35 +555,49 @@ impl Weights {
             return Ok((full, weight.rows(&ids, dtype)?));
         }
         let tensor = self.stored(&full, shape, dtype)?;
-        match self.files.find(&full)?.stored {
-            Some(StoredType::Plain(DType::F8E4M3)) => match self.scale_of(&full)? {
-                1.0 => Ok((full, tensor)),
-                scale => Ok((full, (tensor * f64::from(scale))?)),
-            },
-            _ => Ok((full, tensor)),
+        match self.factor(&full)? {
+            Scale::One(1.0) => Ok((full, tensor)),
+            Scale::One(factor) => Ok((full, (tensor * f64::from(factor))?)),
+            Scale::Rows(_) if self.probe.is_some() => Ok((full, tensor)),
+            Scale::Rows(scales) => {
+                let sizes = vec![1; tensor.rank().saturating_sub(1)];
+                let scales = scales.reshape([&[scales.elem_count()], &sizes[..]].concat())?;
+                let wide = tensor.to_dtype(DType::F32)?;
+                let scaled = wide.broadcast_mul(&scales.to_device(&self.device)?)?;
+                Ok((full, scaled.to_dtype(dtype)?))
+            }
         }
     }
 
     /// The numbers of a weight as they are stored, in a type.
     fn stored(&self, full: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
-        self.ask(full);
-        let place = self.files.find(full)?;
-        if place.shape != shape.dims() {
-            return Err(Error::WeightShape {
-                file: place.file.name().to_owned(),
-                name: full.to_owned(),
-                expected: shape.dims().to_vec(),
-                found: place.shape.to_vec(),
-            });
-        }
+        let place = self.placed(full, &shape)?;
         if self.probe.is_some() {
             if read::check_type(&place, full)? == StoredType::Int8 && dtype != DType::U8 {
                 return Err(read::type_error(&place, full));
             }
             return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
         }
-        let read = || read::tensor(&place, full, dtype, &self.device);
+        let read = || {
+            kino_kernels::check_cancelled()?;
+            read::tensor(&place, full, dtype, &self.device)
+        };
         get_or_read(self.store.as_ref().map(|store| &store.tensors), full, dtype, read)
+    }
+
+    /// Where a weight of this shape lies.
+    fn placed(&self, full: &str, shape: &Shape) -> Result<TensorEntry<'_>> {
+        self.ask(full);
+        let place = self.files.find(full)?;
+        match place.shape == shape.dims() {
+            true => Ok(place),
+            false => Err(Error::WeightShape {
+                file: place.file.name().to_owned(),
+                name: full.to_owned(),
+                expected: shape.dims().to_vec(),
+                found: place.shape.to_vec(),
+            }),
+        }
     }
 
     fn full(&self, name: &str) -> String {

@@ -12,7 +12,17 @@ use crate::checkpoint::{ModelFiles, invalid, unsupported};
 use crate::error::{Error, Result};
 use crate::image::{ClipConfig, PrepareConfig};
 use crate::sampling::SchedulerConfig;
-use crate::text::{TextConfig, TokenizerConfig};
+use crate::text::{Padding, PromptForm, TextConfig, TokenizerConfig};
+
+/// How Wan's pipelines hand prompts to UMT5 (diffusers' `pipeline_wan.py`).
+pub const PROMPTS: PromptForm = PromptForm {
+    model_type: "umt5",
+    encoder: "text_encoder",
+    tokenizer: "tokenizer",
+    max_rows: 512,
+    is_cleaned: true,
+    padding: Padding::Zeros { is_masked: false },
+};
 
 /// A part as `model_index.json` lists it: library and class, or two nulls where it has none.
 type PartEntry = Option<(Option<String>, Option<String>)>;
@@ -133,7 +143,10 @@ impl ModelConfig {
         let index = ModelIndex::read(folder)?;
         let text = index
             .has("text_encoder")
-            .then(|| Ok::<_, Error>((TextConfig::read(folder)?, TokenizerConfig::read(folder)?)))
+            .then(|| {
+                let config = TextConfig::read(folder, &PROMPTS)?;
+                Ok::<_, Error>((config, TokenizerConfig::read(folder, &PROMPTS)?))
+            })
             .transpose()?;
         let image = index
             .has("image_encoder")

@@ -63,6 +63,10 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         let inner = name.strip_prefix(wrapper)?;
         Some(names::diffusers(inner).unwrap_or_else(|| inner.to_owned()))
     };
+    if let Some(config) = files.own_config() {
+        let part = part_names::TRANSFORMER;
+        return Ok(Some(DetectedPart { part, config, rename: Box::new(rename) }));
+    }
     let shapes = Shapes::of(files, rename);
     let refuse = |reason: String| Err(Error::Config { file: files.describe().to_owned(), reason });
     let Some(&[dim, channels, pt, ph, pw]) = shapes.get("patch_embedding.weight") else {
@@ -152,6 +156,10 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
     let flat = shapes.get("encoder.down_blocks.0.conv1.weight").is_some();
     if !(residual || flat) || shapes.get("encoder.mid_block.attentions.0.to_qkv.weight").is_none() {
         return Ok(None);
+    }
+    if let Some(config) = files.own_config() {
+        let part = part_names::VAE;
+        return Ok(Some(DetectedPart { part, config, rename: Box::new(rename) }));
     }
     let refuse = |reason: String| Err(Error::Config { file: files.describe().to_owned(), reason });
     let Some((mean, std)) = STATISTICS.iter().find(|(mean, _)| mean.len() == z) else {

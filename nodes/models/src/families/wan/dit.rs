@@ -24,8 +24,8 @@ use crate::families::wan::transformer::TransformerConfig;
 use crate::model::{Packed, Timesteps};
 use crate::patch::Grid;
 use crate::sampling::{StepCache, StepCacheRule, TeaCacheInput};
-use crate::weight::{Linear, Weights};
-use block::{Block, BlockContext, Clip};
+use crate::weight::{BlockList, BlockPass, Blocks, Linear, Weights};
+use block::{Block, BlockContext, BlockText, Clip};
 use condition::{Embedder, Modulation};
 use ends::{load_out, load_patch_embedding};
 use pass::Pass;
@@ -52,7 +52,8 @@ pub struct Dit {
     dtype: DType,
     patch_embedding: Linear,
     embedder: Embedder,
-    blocks: Vec<Block>,
+    blocks: Blocks<Block>,
+    texts: Blocks<BlockText>,
     /// The blocks beside the main ones (Wan VACE).
     control: Option<ControlBlocks>,
     out_table: Tensor, // [2, dim], f32
@@ -67,9 +68,10 @@ impl Dit {
     /// When a weight is missing or has another shape than `config` says.
     pub fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
         let dim = config.dim();
-        let blocks = (0..config.num_layers)
-            .map(|index| Block::load(config, &weights.scope("blocks").scope(index)))
-            .collect::<Result<_>>()?;
+        let (own, count) = (weights.scope("blocks"), config.num_layers);
+        let (of_block, of_text) = (config.clone(), config.clone());
+        let block = move |_, weights: &Weights| Block::load(&of_block, weights);
+        let text = move |_, weights: &Weights| BlockText::load(&of_text, weights);
         let control = config.control();
         let control = control.map(|control| ControlBlocks::load(config, &control, weights));
         let table = weights.get_as("scale_shift_table", (1, 2, dim), DType::F32)?;
@@ -83,7 +85,8 @@ impl Dit {
                 &weights.scope("patch_embedding"),
             )?,
             embedder: Embedder::load(config, &weights.scope("condition_embedder"))?,
-            blocks,
+            blocks: Blocks::load(&own, BlockList::new("blocks", count), block)?,
+            texts: Blocks::load(&own, BlockList::once("texts", count), text)?,
             control: control.transpose()?,
             out_table: table.squeeze(0)?,
             out: load_out(config, &weights.scope("proj_out"))?,
@@ -135,8 +138,7 @@ impl Dit {
         let text = text.to_device(&self.device)?.to_dtype(self.dtype)?;
         let text = self.embedder.text(&text)?; // [rows, dim]
         let image = self.image(image)?;
-        let blocks = self.blocks.iter().map(|block| block.context(&text, image.as_ref()));
-        let blocks = blocks.collect::<Result<_>>()?;
+        let blocks = self.texts.each(|_, block| block.context(&text, image.as_ref()))?;
         let control = self.control.as_ref().map(|own| own.context(&text, image.as_ref()));
         Ok(Context { blocks, control: control.transpose()?.unwrap_or_default() })
     }
@@ -190,7 +192,8 @@ impl Dit {
         contexts: &[&Context],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        let latents = Packed { patches, extra: None, grids, timesteps, strengths: &[] };
+        let (strengths, frame_rate) = (&[][..], None);
+        let latents = Packed { patches, extra: None, grids, timesteps, strengths, frame_rate };
         self.velocity_of(&latents, contexts, check_cancel)
     }
 
@@ -230,7 +233,7 @@ impl Dit {
         }
         let by_first_block = caches.iter().any(|cache| *cache.rule() == StepCacheRule::FirstBlock);
         let (x, done) = match by_first_block {
-            true => (self.block(0, &pass, &embedded)?, 1),
+            true => (self.block(&mut self.blocks.pass(0..1)?, 0, &pass, &embedded)?, 1),
             false => (embedded.clone(), 0),
         };
         check_cancel()?;
@@ -278,7 +281,7 @@ impl Dit {
         latents: &Packed<'_>,
         contexts: &[&'a Context],
     ) -> Result<(Pass<'a, Context>, Tensor)> {
-        let Packed { patches, extra, grids, timesteps, strengths } = *latents;
+        let Packed { patches, extra, grids, timesteps, strengths, .. } = *latents;
         self.check(patches, grids, contexts)?;
         let patches = patches.to_device(&self.device)?.to_dtype(self.dtype)?;
         let patches = match self.control {
@@ -322,9 +325,10 @@ impl Dit {
         let control = control.map(|own| own.begin(&embedded, pass.control.as_ref(), leads));
         let mut control = control.transpose()?.flatten();
         drop(embedded);
+        let mut blocks = self.blocks.pass(done..self.blocks.len())?;
         for index in 0..self.blocks.len() {
             if index >= done {
-                x = self.block(index, pass, &x)?;
+                x = self.block(&mut blocks, index, pass, &x)?;
                 check_cancel()?;
             }
             let Some(control) = &mut control else { continue };
@@ -338,12 +342,19 @@ impl Dit {
     }
 
     /// Tokens behind one main block, `[tokens, dim]`.
-    fn block(&self, index: usize, pass: &Pass<'_, Context>, x: &Tensor) -> Result<Tensor> {
-        let block = &self.blocks[index];
-        let own = block.modulation(&pass.modulation, pass.rows.as_ref())?;
-        let texts = pass.contexts.iter().map(|context| &context.blocks[index]);
-        let (cos, sin) = &pass.rotation;
-        block.forward(x, &own, &clips(&pass.grids, texts), (cos, sin))
+    fn block(
+        &self,
+        blocks: &mut BlockPass<'_, Block>,
+        index: usize,
+        pass: &Pass<'_, Context>,
+        x: &Tensor,
+    ) -> Result<Tensor> {
+        blocks.with(index, |block| {
+            let own = block.modulation(&pass.modulation, pass.rows.as_ref())?;
+            let texts = pass.contexts.iter().map(|context| &context.blocks[index]);
+            let (cos, sin) = &pass.rotation;
+            block.forward(x, &own, &clips(&pass.grids, texts), (cos, sin))
+        })
     }
 
     /// The last modulation, which adds the timestep's embedding and not its projection, and the way

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use serde_json::Value;
 
 use super::autoencoder::VaeConfig;
-use super::config::{ModelConfig, ModelIndex};
+use super::config::{ModelConfig, ModelIndex, PROMPTS};
 use super::detect;
 use super::dit::{Context, Dit};
 use super::names;
@@ -15,18 +15,22 @@ use super::tea_cache;
 use super::transformer::TransformerConfig;
 use super::vae::{self, Vae};
 use crate::cancel::CheckCancel;
-use crate::checkpoint::{Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names};
+use crate::checkpoint::{
+    Checkpoint, DetectedPart, ModelFiles, ModelFolder, NarrowWeight, PartFiles, SingleForm,
+    SingleFormat, part_names,
+};
 use crate::error::{Error, Result};
 use crate::image::{self, ClipSpec};
 use crate::model::{
     Component, Decode, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings, Encode,
     ExtraChannels, Family, FrameDecoder, FrameEncoder, GivenInput, ImageEncoderSpec, LatentLayout,
     LowNoise, Model, Packed, Projected, RunSize, TextEncoderSpec, TimestepInput, VideoVae,
+    WholeDecode,
 };
 use crate::patch::Grid;
 use crate::preview::RgbMap;
 use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
-use crate::text::{self, Umt5Spec};
+use crate::text::{self, T5Spec};
 use crate::tile::Tile;
 use crate::weight::Weights;
 
@@ -73,7 +77,7 @@ impl Family for Wan {
             }),
             text_encoder: text.map(|(config, tokens)| Component::<dyn TextEncoderSpec> {
                 part: "text_encoder",
-                spec: Arc::new(Umt5Spec::new(TEXT, config, &tokens)),
+                spec: Arc::new(T5Spec::new(TEXT, &PROMPTS, config, &tokens)),
             }),
             denoiser: transformer.map(|config| denoiser("transformer", config)),
             low_noise: low_noise.map(|(below, config)| LowNoise {
@@ -89,7 +93,7 @@ impl Family for Wan {
 
     fn detect(&self, files: &PartFiles) -> Result<Option<DetectedPart>> {
         let own = detect::detect(files)?;
-        Ok(own.or_else(|| text::detect(files)).or_else(|| image::detect(files)))
+        Ok(own.or_else(|| text::detect(files, &PROMPTS)).or_else(|| image::detect(files)))
     }
 
     fn configs(
@@ -107,13 +111,57 @@ impl Family for Wan {
         for (part, config) in parts {
             match *part {
                 part_names::TEXT_ENCODER if !has("tokenizer/tokenizer.json") => {
-                    configs.extend(text::tokenizer()?);
+                    configs.extend(text::tokenizer(&PROMPTS)?);
                 }
                 part_names::IMAGE_ENCODER => configs.push(image::processor(config)),
                 _ => {}
             }
         }
         Ok(configs)
+    }
+
+    /// Labels are those of ComfyUI-GGUF's converter (`wan`) and of llama.cpp (`t5encoder`); of files
+    /// of autoencoders none is agreed on, and nobody reads it.
+    fn single_form(
+        &self,
+        checkpoint: &Checkpoint,
+        part: &str,
+        format: SingleFormat,
+    ) -> Result<Option<SingleForm>> {
+        let form = |rename, narrow| SingleForm {
+            rename,
+            narrow,
+            architecture: "wan",
+            metadata: Vec::new(),
+            beside: Vec::new(),
+            notes: Vec::new(),
+        };
+        let keep = |name: &str, own: Option<String>| Some(own.unwrap_or_else(|| name.to_owned()));
+        Ok(Some(match part {
+            part_names::TRANSFORMER | part_names::LOW_NOISE => {
+                form(Box::new(move |name| keep(name, names::original(name))), narrow)
+            }
+            part_names::VAE => {
+                let nested = "encoder.down_blocks.0.resnets.0.conv1.weight";
+                let is_nested = checkpoint.part(part)?.shape(nested).is_some();
+                let rename = move |name: &str| keep(name, names::vae_original(name, is_nested));
+                form(Box::new(rename), |_| NarrowWeight::Never)
+            }
+            part_names::TEXT_ENCODER => text::single_form(checkpoint, &PROMPTS, format)?,
+            part_names::IMAGE_ENCODER => image::single_form(),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The matrices of attention and feed-forward in the blocks of a transformer, by the names of
+/// diffusers.
+fn narrow(name: &str) -> NarrowWeight {
+    const MATRICES: [&str; 4] = [".attn1.to_", ".attn2.to_", ".attn2.add_", ".ffn.net."];
+    let in_block = name.starts_with("blocks.") || name.starts_with("vace_blocks.");
+    match in_block && MATRICES.iter().any(|inner| name.contains(inner)) {
+        true => NarrowWeight::Any,
+        false => NarrowWeight::Never,
     }
 }
 
@@ -168,6 +216,7 @@ impl WanDenoiser {
             conditioning: [text].into_iter().chain(image).collect(),
             timesteps,
             given,
+            frame_rate: None,
         };
         Self { config, scheduler, inputs, is_expert: false }
     }
@@ -329,18 +378,21 @@ impl FrameEncoder for Vae {
 }
 
 impl FrameDecoder for Vae {
-    fn open(&self) -> Result<Box<dyn Decode>> {
-        Ok(Box::new(self.decoder()?))
+    fn open(&self) -> Result<Option<Box<dyn Decode>>> {
+        Ok(Some(Box::new(self.decoder()?)))
     }
 
-    fn decode_tiles(
+    fn decode_whole(
         &self,
         latent: &Tensor,
-        tile: Tile,
+        how: &WholeDecode,
         done: &mut dyn FnMut(usize, usize),
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Vec<Tensor>> {
-        Vae::decode_tiles(self, latent, tile, done, check_cancel)
+        match how.tile {
+            Some(tile) => self.decode_tiles(latent, tile, done, check_cancel),
+            None => Ok(vec![self.decode(latent, None, check_cancel)?]),
+        }
     }
 
     fn rgb_map(&self) -> Result<Option<RgbMap>> {
@@ -356,10 +408,18 @@ impl Encode for vae::Encoder {
     fn push(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         vae::Encoder::push(self, frames, check_cancel)
     }
+
+    fn finish(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        vae::Encoder::finish(self, frames, check_cancel)
+    }
 }
 
 impl Decode for vae::Decoder {
     fn push(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         vae::Decoder::push(self, latent, check_cancel)
+    }
+
+    fn finish(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        vae::Decoder::finish(self, latent, check_cancel)
     }
 }

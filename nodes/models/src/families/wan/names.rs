@@ -79,10 +79,7 @@ fn translated<'a>(
 /// What diffusers calls a weight of the autoencoder that its authors call `name`: of 2.1, and of
 /// the residual one of 2.2.
 pub(super) fn vae_diffusers(name: &str) -> Option<String> {
-    if let Some(whole) = [("conv1", "quant_conv"), ("conv2", "post_quant_conv")]
-        .into_iter()
-        .find_map(|names| renamed(name, names))
-    {
+    if let Some(whole) = WHOLE.into_iter().find_map(|names| renamed(name, names)) {
         return Some(whole);
     }
     let (side, inner) = name.split_once('.')?;
@@ -94,14 +91,85 @@ pub(super) fn vae_diffusers(name: &str) -> Option<String> {
     Some(format!("{side}.{}", inner?))
 }
 
-/// What stands before and behind the levels of an encoder or decoder, and between them.
+/// What its authors call a weight of the autoencoder that diffusers calls `name`: in a flat list
+/// (2.1), or in a list of lists (2.2, `is_nested`).
+pub(super) fn vae_original(name: &str, is_nested: bool) -> Option<String> {
+    if let Some(whole) = WHOLE.into_iter().find_map(|names| renamed(name, turned(names))) {
+        return Some(whole);
+    }
+    let (side, inner) = name.split_once('.')?;
+    let is_encoder = match side {
+        "encoder" => true,
+        "decoder" => false,
+        _ => return None,
+    };
+    let end = ENDS.into_iter().find_map(|names| renamed(inner, turned(names)));
+    let inner = end
+        .or_else(|| {
+            let (index, inner) = inner.strip_prefix("mid_block.resnets.")?.split_once('.')?;
+            let index = 2 * index.parse::<usize>().ok()?;
+            Some(format!("middle.{index}.{}", resnet_original(inner)?))
+        })
+        .or_else(|| level_original(inner, is_encoder, is_nested))?;
+    Some(format!("{side}.{inner}"))
+}
+
+/// A level by the names of diffusers; see [`levels`]. What changes the sides comes behind the
+/// residual blocks, of which the encoder has two and the decoder three.
+fn level_original(name: &str, is_encoder: bool, is_nested: bool) -> Option<String> {
+    let (block, list, last) = match is_encoder {
+        true => ("down_blocks.", "downsamples", 2),
+        false => ("up_blocks.", "upsamples", 3),
+    };
+    let (level, inner) = name.strip_prefix(block)?.split_once('.')?;
+    let level: usize = level.parse().ok()?;
+    let resampler = ["downsampler.", "upsampler.", "upsamplers.0."];
+    let resampler = resampler.into_iter().find_map(|before| inner.strip_prefix(before));
+    let (number, inner) = match (resampler, inner.strip_prefix("resnets.")) {
+        (Some(inner), _) => (last, inner.to_owned()),
+        (None, Some(inner)) => {
+            let (number, inner) = inner.split_once('.')?;
+            (number.parse().ok()?, resnet_original(inner)?)
+        }
+        // The flat list of the encoder.
+        (None, None) => {
+            let plain = ["resample.", "time_conv."].iter().any(|own| inner.starts_with(own));
+            let inner = if plain { inner.to_owned() } else { resnet_original(inner)? };
+            return Some(format!("{list}.{level}.{inner}"));
+        }
+    };
+    Some(match is_nested {
+        true => format!("{list}.{level}.{list}.{number}.{inner}"),
+        false => format!("{list}.{}.{inner}", level * (last + 1) + number),
+    })
+}
+
+fn turned<'a>((from, to): (&'a str, &'a str)) -> (&'a str, &'a str) {
+    (to, from)
+}
+
+/// What stands alone in an autoencoder: the names of its authors, and diffusers'.
+const WHOLE: [(&str, &str); 2] = [("conv1", "quant_conv"), ("conv2", "post_quant_conv")];
+
+/// The same of what stands before and behind the levels of an encoder or decoder, and between them.
+const ENDS: [(&str, &str); 4] = [
+    ("conv1", "conv_in"),
+    ("middle.1", "mid_block.attentions.0"),
+    ("head.0", "norm_out"),
+    ("head.2", "conv_out"),
+];
+
+/// The same inside a residual block.
+const RESNET: [(&str, &str); 5] = [
+    ("residual.0", "norm1"),
+    ("residual.2", "conv1"),
+    ("residual.3", "norm2"),
+    ("residual.6", "conv2"),
+    ("shortcut", "conv_shortcut"),
+];
+
+/// What stands before and behind the levels, and between them, by the names of diffusers.
 fn ends(name: &str) -> Option<String> {
-    const ENDS: [(&str, &str); 4] = [
-        ("conv1", "conv_in"),
-        ("middle.1", "mid_block.attentions.0"),
-        ("head.0", "norm_out"),
-        ("head.2", "conv_out"),
-    ];
     if let Some(end) = ENDS.into_iter().find_map(|names| renamed(name, names)) {
         return Some(end);
     }
@@ -139,14 +207,12 @@ fn levels(name: &str, list: &str, is_encoder: bool) -> Option<String> {
 
 /// Names inside a residual block.
 fn of_resnet(name: &str) -> Option<String> {
-    const INSIDE: [(&str, &str); 5] = [
-        ("residual.0", "norm1"),
-        ("residual.2", "conv1"),
-        ("residual.3", "norm2"),
-        ("residual.6", "conv2"),
-        ("shortcut", "conv_shortcut"),
-    ];
-    INSIDE.into_iter().find_map(|names| renamed(name, names))
+    RESNET.into_iter().find_map(|names| renamed(name, names))
+}
+
+/// The same the other way round.
+fn resnet_original(name: &str) -> Option<String> {
+    RESNET.into_iter().find_map(|names| renamed(name, turned(names)))
 }
 
 fn is_number(text: &str) -> bool {
@@ -227,11 +293,14 @@ mod tests {
             ),
         ] {
             assert_eq!(vae_diffusers(wan).as_deref(), Some(diffusers));
+            let is_nested = wan.matches("samples.").count() > 1;
+            assert_eq!(vae_original(diffusers, is_nested).as_deref(), Some(wan));
         }
         for unknown in
             ["encoder.conv_in.weight", "decoder.upsamples.x.residual.0.gamma", "head.0.gamma"]
         {
             assert_eq!(vae_diffusers(unknown), None);
+            assert_eq!(vae_original("encoder.down_blocks.x.norm1.gamma", false), None);
         }
     }
 }

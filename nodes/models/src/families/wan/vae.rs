@@ -31,6 +31,7 @@ use crate::tile::{Grid, Tile, TileJoin};
 use crate::weight::Weights;
 use decoder::DecoderNet;
 use encoder::EncoderNet;
+use pass::Chunk;
 use stream::Setup;
 
 pub use size::{MemoryPeak, decode_peak, encode_peak, frames_shape, latent_shape};
@@ -172,8 +173,12 @@ impl Vae {
         let (mut latents, mut start) = (Vec::new(), 0);
         while start < count {
             let length = encoder.next_frames();
-            latents.push(encoder.push(&frames.narrow(0, start, length)?, check_cancel)?);
+            let chunk = frames.narrow(0, start, length)?;
             start += length;
+            latents.push(match start < count {
+                true => encoder.push(&chunk, check_cancel)?,
+                false => encoder.finish(&chunk, check_cancel)?,
+            });
         }
         Ok(latents)
     }
@@ -202,7 +207,10 @@ impl Vae {
         let mut frames = Vec::with_capacity(count);
         for index in 0..count {
             let latent = latent.narrow(1, index, 1)?.squeeze(1)?; // [z, h, w]
-            frames.push(decoder.push(&latent, check_cancel)?);
+            frames.push(match index + 1 < count {
+                true => decoder.push(&latent, check_cancel)?,
+                false => decoder.finish(&latent, check_cancel)?,
+            });
         }
         Ok(Tensor::cat(&frames, 0)?)
     }
@@ -215,7 +223,7 @@ impl Vae {
         let derive = || {
             let config = self.config();
             RgbMap::derive(config.z_dim, config.spatial_factor(), |latent| {
-                self.decoder()?.push_unclamped(latent, &mut || Ok(()))
+                self.decoder()?.unclamped(latent, Chunk::Last, &mut || Ok(()))
             })
         };
         once(&self.map, derive)

@@ -23,13 +23,58 @@ pub(super) struct BlockContext {
     image: Option<(Tensor, Tensor)>,
 }
 
-/// A block.
+/// What turns a text, and pictures, into keys and values of a block. It is computed with once a
+/// run, and the rest of the block in every pass.
+#[derive(Debug)]
+pub(super) struct BlockText {
+    key: Linear,
+    key_norm: RmsNorm,
+    value: Linear,
+    image: Option<Added>,
+    heads: Heads,
+}
+
+impl BlockText {
+    pub(super) fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
+        let (dim, weights) = (config.dim(), weights.scope("attn2"));
+        let image = config.image_dim.map(|_| Added::load(config, &weights));
+        Ok(Self {
+            key: Linear::load(&weights.scope("to_k"), dim, dim)?,
+            key_norm: RmsNorm::load(&weights.scope("norm_k"), dim, config.eps)?,
+            value: Linear::load(&weights.scope("to_v"), dim, dim)?,
+            image: image.transpose()?,
+            heads: Heads::of(config),
+        })
+    }
+
+    /// Keys and values of a projected text and of projected pictures. Shapes: `[rows, dim]` to
+    /// twice `[heads, rows, head]`.
+    pub(super) fn context(&self, text: &Tensor, image: Option<&Tensor>) -> Result<BlockContext> {
+        let place = |t: Tensor| -> Result<Tensor> {
+            Ok(self.heads.split(&t)?.transpose(0, 1)?.contiguous()?)
+        };
+        let both = |key: &Linear, norm: &RmsNorm, value: &Linear, rows: &Tensor| {
+            Ok::<_, Error>((
+                place(norm.forward(&key.forward(rows)?)?)?,
+                place(value.forward(rows)?)?,
+            ))
+        };
+        let image = image.zip(self.image.as_ref());
+        Ok(BlockContext {
+            text: both(&self.key, &self.key_norm, &self.value, text)?,
+            image: image
+                .map(|(rows, added)| both(&added.key, &added.key_norm, &added.value, rows))
+                .transpose()?,
+        })
+    }
+}
+
+/// A block, but for its [`BlockText`].
 #[derive(Debug)]
 pub(super) struct Block {
     table: Tensor, // [1, 6, dim], f32
     own: Attention,
-    text: Attention,
-    image: Option<Added>,
+    text: Query,
     text_norm: Option<(Tensor, Tensor)>, // weight and bias, f32
     widen: Linear,
     narrow: Linear,
@@ -49,37 +94,11 @@ impl Block {
         Ok(Self {
             table: weights.get_as("scale_shift_table", (1, 6, dim), DType::F32)?,
             own: Attention::load(config, &weights.scope("attn1"))?,
-            text: Attention::load(config, &weights.scope("attn2"))?,
-            image: config
-                .image_dim
-                .map(|_| Added::load(config, &weights.scope("attn2")))
-                .transpose()?,
+            text: Query::load(config, &weights.scope("attn2"))?,
             text_norm,
             widen: Linear::load(&feed.scope("0.proj"), dim, config.ffn_dim)?,
             narrow: Linear::load(&feed.scope(2), config.ffn_dim, dim)?,
             eps: config.eps,
-        })
-    }
-
-    /// Keys and values of a projected text and of projected pictures. Shapes: `[rows, dim]` to
-    /// twice `[heads, rows, head]`.
-    pub(super) fn context(&self, text: &Tensor, image: Option<&Tensor>) -> Result<BlockContext> {
-        let place = |t: Tensor| -> Result<Tensor> {
-            Ok(self.text.split(&t)?.transpose(0, 1)?.contiguous()?)
-        };
-        let both = |key: &Linear, norm: &RmsNorm, value: &Linear, rows: &Tensor| {
-            Ok::<_, Error>((
-                place(norm.forward(&key.forward(rows)?)?)?,
-                place(value.forward(rows)?)?,
-            ))
-        };
-        let (own, added) = (&self.text, &self.image);
-        let image = image.zip(added.as_ref());
-        Ok(BlockContext {
-            text: both(&own.key, &own.key_norm, &own.value, text)?,
-            image: image
-                .map(|(rows, added)| both(&added.key, &added.key_norm, &added.value, rows))
-                .transpose()?,
         })
     }
 
@@ -121,15 +140,16 @@ impl Block {
         rotation: (&Tensor, &Tensor),
         epilogue: LinearEpilogue<'_>,
     ) -> Result<Tensor> {
-        let own = &self.own;
-        let query = own.query_norm.rotated(&own.query.forward(y)?, own.heads, rotation)?;
-        let key = own.key_norm.rotated(&own.key.forward(y)?, own.heads, rotation)?;
-        let value = own.split(&own.value.forward(y)?)?; // [tokens, heads, head_dim]
+        let Attention { query: asking, key, key_norm, value } = &self.own;
+        let heads = asking.heads;
+        let query = asking.norm.rotated(&asking.query.forward(y)?, heads.count, rotation)?;
+        let key = key_norm.rotated(&key.forward(y)?, heads.count, rotation)?;
+        let value = heads.split(&value.forward(y)?)?; // [tokens, heads, head_dim]
         let within = |clip: &Clip<'_>| {
             let own_rows = |t: &Tensor| t.narrow(0, clip.start, clip.tokens)?.transpose(0, 1);
-            own.mix(&own_rows(&query)?, &own_rows(&key)?, &own_rows(&value)?)
+            heads.mix(&own_rows(&query)?, &own_rows(&key)?, &own_rows(&value)?)
         };
-        own.out.finished(&joined(clips.iter().map(within))?, epilogue)
+        asking.out.finished(&joined(clips.iter().map(within))?, epilogue)
     }
 
     /// Cross-attention of each clip to its text, and to pictures where there are any: each for
@@ -140,14 +160,14 @@ impl Block {
         clips: &[Clip<'_>],
         epilogue: LinearEpilogue<'_>,
     ) -> Result<Tensor> {
-        let text = &self.text;
-        let query = text.split(&text.query_norm.forward(&text.query.forward(y)?)?)?;
+        let (text, heads) = (&self.text, self.text.heads);
+        let query = heads.split(&text.forward(y)?)?;
         let to_text = |clip: &Clip<'_>| {
             let query = query.narrow(0, clip.start, clip.tokens)?.transpose(0, 1)?;
             let BlockContext { text: (key, value), image } = clip.context;
-            let mixed = text.mix(&query, key, value)?;
+            let mixed = heads.mix(&query, key, value)?;
             match image {
-                Some((key, value)) => Ok((mixed + text.mix(&query, key, value)?)?),
+                Some((key, value)) => Ok((mixed + heads.mix(&query, key, value)?)?),
                 None => Ok(mixed),
             }
         };
@@ -183,45 +203,75 @@ impl Added {
     }
 }
 
-/// The layers of an attention. Queries and keys are normalised over all heads together.
+/// What asks in an attention, and its way out. Queries and keys are normalised over all heads
+/// together.
+#[derive(Debug)]
+struct Query {
+    query: Linear,
+    norm: RmsNorm,
+    out: Linear,
+    heads: Heads,
+}
+
+impl Query {
+    fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
+        let dim = config.dim();
+        Ok(Self {
+            query: Linear::load(&weights.scope("to_q"), dim, dim)?,
+            norm: RmsNorm::load(&weights.scope("norm_q"), dim, config.eps)?,
+            out: Linear::load(&weights.scope("to_out.0"), dim, dim)?,
+            heads: Heads::of(config),
+        })
+    }
+
+    /// Queries, `[tokens, dim]`.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.norm.forward(&self.query.forward(x)?)
+    }
+}
+
+/// The layers of self-attention.
 #[derive(Debug)]
 struct Attention {
-    query: Linear,
-    query_norm: RmsNorm,
+    query: Query,
     key: Linear,
     key_norm: RmsNorm,
     value: Linear,
-    out: Linear,
-    heads: usize,
-    head_dim: usize,
 }
 
 impl Attention {
     fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
         let dim = config.dim();
-        let linear = |name: &str| Linear::load(&weights.scope(name), dim, dim);
-        let norm = |name: &str| RmsNorm::load(&weights.scope(name), dim, config.eps);
         Ok(Self {
-            query: linear("to_q")?,
-            query_norm: norm("norm_q")?,
-            key: linear("to_k")?,
-            key_norm: norm("norm_k")?,
-            value: linear("to_v")?,
-            out: linear("to_out.0")?,
-            heads: config.num_attention_heads,
-            head_dim: config.attention_head_dim,
+            query: Query::load(config, weights)?,
+            key: Linear::load(&weights.scope("to_k"), dim, dim)?,
+            key_norm: RmsNorm::load(&weights.scope("norm_k"), dim, config.eps)?,
+            value: Linear::load(&weights.scope("to_v"), dim, dim)?,
         })
+    }
+}
+
+/// The heads of an attention.
+#[derive(Debug, Clone, Copy)]
+struct Heads {
+    count: usize,
+    width: usize,
+}
+
+impl Heads {
+    fn of(config: &TransformerConfig) -> Self {
+        Self { count: config.num_attention_heads, width: config.attention_head_dim }
     }
 
     /// `[tokens, dim]` as `[tokens, heads, head_dim]`.
-    fn split(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.reshape(((), self.heads, self.head_dim))?)
+    fn split(self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.reshape(((), self.count, self.width))?)
     }
 
     /// Attention itself. Shapes: `[heads, tokens, head_dim]` to `[tokens, dim]`.
-    fn mix(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
-        let scale = 1.0 / (self.head_dim as f64).sqrt();
+    fn mix(self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+        let scale = 1.0 / (self.width as f64).sqrt();
         let mixed = kernels::attention(query, key, value, scale)?;
-        Ok(mixed.transpose(0, 1)?.reshape(((), self.heads * self.head_dim))?)
+        Ok(mixed.transpose(0, 1)?.reshape(((), self.count * self.width))?)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::families::wan::transformer::TransformerConfig;
-use crate::weight::{Linear, Weight, Weights};
+use crate::weight::{Linear, Weights};
 
 /// A convolution whose stride is its size is a linear layer on patches of so many channels.
 pub(super) fn load_patch_embedding(
@@ -13,7 +13,7 @@ pub(super) fn load_patch_embedding(
     let ((pt, ph, pw), dim) = (config.patch_size, config.dim());
     let weight = weights.get("weight", (dim, channels, pt, ph, pw))?; // [dim, c, pt, ph, pw]
     let weight = weight.reshape((dim, channels * config.patch_volume()))?; // [dim, c·pt·ph·pw]
-    Ok(Linear::new(Weight::Dense(weight).packed(weights.dtype())?, Some(weights.get("bias", dim)?)))
+    Ok(Linear::new(weights.pack(weight)?, Some(weights.get("bias", dim)?)))
 }
 
 /// The model's output has channels last, (pt, ph, pw, c); its rows are sorted once so that
@@ -26,5 +26,5 @@ pub(super) fn load_out(config: &TransformerConfig, weights: &Weights) -> Result<
     let weight = weight.transpose(0, 1)?.contiguous()?.reshape((rows, dim))?;
     let bias = weights.get("bias", rows)?.reshape((volume, channels))?;
     let bias = bias.t()?.contiguous()?.reshape(rows)?;
-    Ok(Linear::new(Weight::Dense(weight).packed(weights.dtype())?, Some(bias)))
+    Ok(Linear::new(weights.pack(weight)?, Some(bias)))
 }

@@ -3,28 +3,30 @@
 
 use candle_core::Tensor;
 
-use super::block::{Block, BlockContext, Clip};
+use super::block::{Block, BlockContext, BlockText, Clip};
 use super::condition::Modulation;
 use super::ends::load_patch_embedding;
 use crate::error::{Error, Result};
 use crate::families::wan::transformer::{ControlConfig, TransformerConfig};
 use crate::patch::Grid;
-use crate::weight::{Linear, Weights};
+use crate::weight::{BlockList, BlockPass, Blocks, Linear, Weights};
 
 /// The control's own blocks.
 #[derive(Debug)]
 pub(super) struct ControlBlocks {
     patch_embedding: Linear,
     proj_in: Linear,
-    blocks: Vec<ControlBlock>,
+    blocks: Blocks<ControlBlock>,
+    texts: Blocks<BlockText>,
+    /// The main block after which each adds.
+    after: Vec<usize>,
     /// Width of a patch of the control.
     width: usize,
 }
 
-/// One of them, and after which main block it adds.
+/// One of them.
 #[derive(Debug)]
 struct ControlBlock {
-    after: usize,
     block: Block,
     proj_out: Linear,
 }
@@ -35,21 +37,23 @@ impl ControlBlocks {
         control: &ControlConfig,
         weights: &Weights,
     ) -> Result<Self> {
-        let dim = config.dim();
+        let (dim, count) = (config.dim(), control.layers.len());
         let own = weights.scope("vace_blocks");
-        let block = |(index, after): (usize, &usize)| {
-            let weights = own.scope(index);
+        let (of_block, of_text) = (config.clone(), config.clone());
+        let block = move |_, weights: &Weights| {
             Ok(ControlBlock {
-                after: *after,
-                block: Block::load(config, &weights)?,
+                block: Block::load(&of_block, weights)?,
                 proj_out: Linear::load(&weights.scope("proj_out"), dim, dim)?,
             })
         };
+        let text = move |_, weights: &Weights| BlockText::load(&of_text, weights);
         let embedding = weights.scope("vace_patch_embedding");
         Ok(Self {
             patch_embedding: load_patch_embedding(config, control.channels, &embedding)?,
             proj_in: Linear::load(&own.scope(0).scope("proj_in"), dim, dim)?,
-            blocks: control.layers.iter().enumerate().map(block).collect::<Result<_>>()?,
+            blocks: Blocks::load(&own, BlockList::new("control", count), block)?,
+            texts: Blocks::load(&own, BlockList::once("control texts", count), text)?,
+            after: control.layers.clone(),
             width: control.channels * config.patch_volume(),
         })
     }
@@ -65,7 +69,7 @@ impl ControlBlocks {
         text: &Tensor,
         image: Option<&Tensor>,
     ) -> Result<Vec<BlockContext>> {
-        self.blocks.iter().map(|own| own.block.context(text, image)).collect()
+        self.texts.each(|_, own| own.context(text, image))
     }
 
     /// Begins a pass, or says that no clip has a control that counts.
@@ -98,7 +102,8 @@ impl ControlBlocks {
         let embedded = self.patch_embedding.forward(&control)?; // [tokens, dim]
         let state = (self.proj_in.forward(&embedded)? + x)?;
         let strength = Strength::of(strengths, grids, x)?;
-        Ok(Some(Control { blocks: &self.blocks, state, strength, next: 0 }))
+        let pass = self.blocks.pass(0..self.len())?;
+        Ok(Some(Control { pass, after: &self.after, state, strength, next: 0 }))
     }
 }
 
@@ -142,7 +147,8 @@ impl Strength {
 /// A control on its way through its blocks. Each runs when the main block is done after which it
 /// adds, so that one result is held at a time.
 pub(super) struct Control<'a> {
-    blocks: &'a [ControlBlock],
+    pass: BlockPass<'a, ControlBlock>,
+    after: &'a [usize],
     state: Tensor, // [tokens, dim]
     strength: Strength,
     next: usize,
@@ -151,7 +157,7 @@ pub(super) struct Control<'a> {
 impl Control<'_> {
     /// The index of the own block that adds after the main block `after`, where one does.
     pub(super) fn due(&self, after: usize) -> Option<usize> {
-        self.blocks.get(self.next).filter(|own| own.after == after).map(|_| self.next)
+        self.after.get(self.next).filter(|own| **own == after).map(|_| self.next)
     }
 
     /// Runs the block that is due: what is added to the main tokens, `[tokens, dim]`.
@@ -161,11 +167,15 @@ impl Control<'_> {
         clips: &[Clip<'_>],
         rotation: (&Tensor, &Tensor),
     ) -> Result<Tensor> {
-        let own = self.blocks.get(self.next);
-        let own = own.ok_or_else(|| Error::input("no block of the control is left"))?;
+        let (state, index) = (&self.state, self.next);
         self.next += 1;
-        let modulation: Modulation = own.block.modulation(added, rows)?;
-        self.state = own.block.forward(&self.state, &modulation, clips, rotation)?;
-        self.strength.times(own.proj_out.forward(&self.state)?)
+        let (state, hint) = self.pass.with(index, |own| {
+            let modulation: Modulation = own.block.modulation(added, rows)?;
+            let state = own.block.forward(state, &modulation, clips, rotation)?;
+            let hint = own.proj_out.forward(&state)?;
+            Ok((state, hint))
+        })?;
+        self.state = state;
+        self.strength.times(hint)
     }
 }

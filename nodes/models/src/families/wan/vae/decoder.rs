@@ -95,7 +95,7 @@ impl DecoderNet {
         let group = at_once(frames, 4usize.pow(grown) * h * w * self.last, GROUP);
         let place = pass.place();
         joined((0..frames).step_by(group).map(|from| {
-            pass.back_to(place);
+            pass.back_to(place, from + group >= frames);
             let mut x = x.narrow(0, from, group.min(frames - from))?;
             for level in apart {
                 x = level.forward(&x, pass)?;

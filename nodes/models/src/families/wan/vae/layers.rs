@@ -5,7 +5,7 @@ use kino_kernels::{ConvInput, Padding, attention, channel_norm, channel_norm_sil
 
 use super::pass::Pass;
 use crate::error::Result;
-use crate::weight::{Conv, Linear, Weight, Weights};
+use crate::weight::{Conv, Linear, Weights};
 
 /// One pixel of zeros on every side: what a kernel of three needs.
 pub(super) const BORDER: Padding = [1; 4];
@@ -35,7 +35,7 @@ impl CausalConv {
         let known = past.as_ref().map_or(Ok(0), |past| past.dim(0))?;
         let input = ConvInput { zeros: 2 - known.min(2), past: past.as_ref(), frames };
         let y = self.0.forward(input, residual)?;
-        pass.keep(Some(last_two(past.as_ref(), frames)?));
+        pass.keep(|| last_two(past.as_ref(), frames).map(Some))?;
         Ok(y)
     }
 }
@@ -62,10 +62,7 @@ impl Pointwise {
     pub(super) fn read(weights: &Weights, [cin, cout]: [usize; 2], ones: usize) -> Result<Self> {
         let shape = [vec![cout, cin], vec![1; ones]].concat();
         let weight = weights.get("weight", shape)?.reshape((cout, cin))?;
-        Ok(Self(Linear::new(
-            Weight::Dense(weight).packed(weights.dtype())?,
-            Some(weights.get("bias", cout)?),
-        )))
+        Ok(Self(Linear::new(weights.pack(weight)?, Some(weights.get("bias", cout)?))))
     }
 
     /// `[…, cin]` → `[…, cout]`.

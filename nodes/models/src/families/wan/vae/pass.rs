@@ -29,16 +29,32 @@ impl Cache {
     }
 }
 
+/// Whether anything comes after a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chunk {
+    /// Another one.
+    Inner,
+    /// Nothing: what layers look back on is not kept.
+    Last,
+}
+
 /// A chunk on its way through a network.
 pub(super) struct Pass<'a> {
     cache: &'a mut Cache,
+    chunk: Chunk,
+    /// Whether layers keep frames: for the next chunk, or for the next part of this one.
+    keeps: bool,
     next: usize,
     check_cancel: &'a mut CheckCancel<'a>,
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(cache: &'a mut Cache, check_cancel: &'a mut CheckCancel<'a>) -> Self {
-        Self { cache, next: 0, check_cancel }
+    pub(super) fn new(
+        cache: &'a mut Cache,
+        chunk: Chunk,
+        check_cancel: &'a mut CheckCancel<'a>,
+    ) -> Self {
+        Self { cache, chunk, keeps: chunk == Chunk::Inner, next: 0, check_cancel }
     }
 
     /// Gives the caller the chance to stop.
@@ -69,15 +85,23 @@ impl<'a> Pass<'a> {
         self.next
     }
 
-    /// Goes back to a layer: what follows sees a part of the chunk at a time.
-    pub(super) fn back_to(&mut self, place: usize) {
+    /// Goes back to a layer: what follows sees a part of the chunk at a time, and this may be its
+    /// last part.
+    pub(super) fn back_to(&mut self, place: usize, is_last_part: bool) {
         self.next = place;
+        self.keeps = self.chunk == Chunk::Inner || !is_last_part;
     }
 
-    /// Keeps frames for the next chunk, in the slot that was recalled last.
-    pub(super) fn keep(&mut self, past: Option<Tensor>) {
+    /// Keeps frames for the next chunk, in the slot that was recalled last; they are not made where
+    /// nothing comes that could look at them.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub(super) fn keep(&mut self, past: impl FnOnce() -> Result<Option<Tensor>>) -> Result<()> {
+        let past = if self.keeps { past()? } else { None };
         if let Some(last) = self.next.checked_sub(1) {
             self.cache.slots[last] = Slot { started: true, past };
         }
+        Ok(())
     }
 }

@@ -41,14 +41,12 @@ impl Downsample {
         let x = self.space.forward(ConvInput::new(&x), None)?;
         let Some(time) = &self.time else { return Ok(x) };
         let past = pass.recall();
-        let last = x.narrow(0, x.dim(0)? - 1, 1)?.force_contiguous()?;
-        let y = match &past {
+        pass.keep(|| Ok(Some(x.narrow(0, x.dim(0)? - 1, 1)?.force_contiguous()?)))?;
+        match &past {
             // The first frame stands for itself and becomes the past of the next chunk.
-            None => x,
-            past => time.forward(ConvInput { zeros: 0, past: past.as_ref(), frames: &x }, None)?,
-        };
-        pass.keep(Some(last));
-        Ok(y)
+            None => Ok(x),
+            past => time.forward(ConvInput { zeros: 0, past: past.as_ref(), frames: &x }, None),
+        }
     }
 }
 
@@ -107,7 +105,7 @@ pub(super) fn joined(groups: impl Iterator<Item = Result<Tensor>>) -> Result<Ten
 fn double_time(time: &CausalConv, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
     if pass.is_first() {
         pass.recall();
-        pass.keep(None);
+        pass.keep(|| Ok(None))?;
         return Ok(x.clone());
     }
     Ok(halves_to_frames(&time.forward(x, None, pass)?)?)

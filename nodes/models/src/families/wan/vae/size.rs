@@ -67,15 +67,16 @@ struct Tally {
     peak: MemoryPeak,
     /// Frames, height and width of the activations.
     at: [usize; 3],
-    /// Whether there is one frame in all: no chunk is longer, and nothing comes from one before.
-    single: bool,
+    /// Chunks of the clip. Of one, the frame is alone: no chunk is longer. Of two, nothing is kept
+    /// but the first frame; behind the last chunk nothing is.
+    chunks: usize,
     /// What a shortcut around the level keeps alive meanwhile.
     held: usize,
 }
 
 impl Tally {
-    fn new(at: [usize; 3], single: bool) -> Self {
-        Self { peak: MemoryPeak::default(), at, single, held: 0 }
+    fn new(at: [usize; 3], chunks: usize) -> Self {
+        Self { peak: MemoryPeak::default(), at, chunks, held: 0 }
     }
 
     /// Values of `channels` on this level.
@@ -91,14 +92,16 @@ impl Tally {
 
     /// A convolution over space and time keeps two padded frames of its input.
     fn causal(&mut self, channels: usize) {
-        let kept = if self.single { 1 } else { 2 };
-        self.peak.cache += kept * self.padded(channels);
+        self.peak.cache += (self.chunks - 1).min(2) * self.padded(channels);
     }
 
-    /// A convolution over time alone keeps so many frames as they are.
-    fn temporal(&mut self, channels: usize, frames: usize) {
+    /// A convolution over time alone keeps so many frames as they are, past the first chunks that
+    /// it does not look at.
+    fn temporal(&mut self, channels: usize, [frames, past]: [usize; 2]) {
         let [_, h, w] = self.at;
-        self.peak.cache += frames * h * w * channels * size_of::<f32>();
+        if self.chunks > past {
+            self.peak.cache += frames * h * w * channels * size_of::<f32>();
+        }
     }
 
     fn live(&mut self, bytes: usize) {
@@ -119,16 +122,16 @@ impl Tally {
     }
 
     /// Input, padded activation and result are alive together; so is the shortcut where channels
-    /// change. Of a single frame the padded activation itself is kept, and of two, beside what was
-    /// kept of the ones before; what is kept of a longer chunk is a copy.
+    /// change. Of two frames the padded activation itself is kept, beside what was kept of the ones
+    /// before; what is kept of a longer chunk is a copy.
     fn residual(&mut self, [cin, cout]: [usize; 2]) {
         self.causal(cin);
         self.causal(cout);
         let shortcut = if cin == cout { 0 } else { self.values(cout) };
-        let activation = match (self.single, self.at[0]) {
-            (true, _) => 0,
-            (false, 2) => 2 * self.padded(cin.max(cout)),
-            (false, _) => self.values(cout) + 2 * self.padded(cout),
+        let activation = match (self.chunks, self.at[0]) {
+            (1, _) => self.padded(cin.max(cout)),
+            (_, 2) => 2 * self.padded(cin.max(cout)),
+            _ => self.values(cout) + 2 * self.padded(cout),
         };
         self.live(self.values(cin) + self.values(cout) + shortcut + activation);
     }
@@ -153,9 +156,9 @@ pub fn decode_peak(
     size: [usize; 2],
     tile: Option<Tile>,
 ) -> MemoryPeak {
-    let single = frames <= 1;
-    let mut peak = largest_of_tiles(size, tile, |size| decode_tally(config, size, single));
-    let chunk = chunk_bytes(config, size, single);
+    let chunks = chunks(config, frames);
+    let mut peak = largest_of_tiles(size, tile, |size| decode_tally(config, size, chunks));
+    let chunk = chunk_bytes(config, size, chunks);
     // In tiles, the last chunk is unfolded and clamped beside the others.
     let joining = joining_bytes(frames, size, tile, RGB);
     peak.live += if joining > 0 { 2 * chunk + joining } else { chunk };
@@ -169,9 +172,9 @@ pub fn encode_peak(
     size: [usize; 2],
     tile: Option<Tile>,
 ) -> MemoryPeak {
-    let single = frames <= 1;
-    let mut peak = largest_of_tiles(size, tile, |size| encode_tally(config, size, single));
-    peak.live += chunk_bytes(config, size, single);
+    let chunks = chunks(config, frames);
+    let mut peak = largest_of_tiles(size, tile, |size| encode_tally(config, size, chunks));
+    peak.live += chunk_bytes(config, size, chunks);
     peak
 }
 
@@ -186,19 +189,24 @@ fn largest_of_tiles(
     })
 }
 
+/// Chunks of a clip: one frame, then as many as a latent frame stands for.
+fn chunks(config: &VaeConfig, frames: usize) -> usize {
+    1 + frames.saturating_sub(1).div_ceil(config.temporal_factor())
+}
+
 /// Bytes of the longest chunk of whole frames.
-fn chunk_bytes(config: &VaeConfig, size: [usize; 2], single: bool) -> usize {
-    size[0] * size[1] * chunk(config, single) * RGB * size_of::<f32>()
+fn chunk_bytes(config: &VaeConfig, size: [usize; 2], chunks: usize) -> usize {
+    size[0] * size[1] * chunk(config, chunks) * RGB * size_of::<f32>()
 }
 
 /// Frames of the longest chunk.
-fn chunk(config: &VaeConfig, single: bool) -> usize {
-    if single { 1 } else { config.temporal_factor() }
+fn chunk(config: &VaeConfig, chunks: usize) -> usize {
+    if chunks == 1 { 1 } else { config.temporal_factor() }
 }
 
-fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -> MemoryPeak {
+fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], chunks: usize) -> MemoryPeak {
     let space = config.spatial_factor();
-    let mut tally = Tally::new([1, height / space, width / space], single);
+    let mut tally = Tally::new([1, height / space, width / space], chunks);
     tally.causal(config.z_dim);
     let levels = level_channels(config);
     if let Some([top, _]) = levels.first() {
@@ -220,8 +228,9 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
         (0..config.num_res_blocks).for_each(|_| tally.residual([out, out]));
         if let Some(&temporal) = config.temperal_downsample.iter().rev().nth(level) {
             let mut before = tally.values(out);
-            if temporal && !single {
-                tally.temporal(out, 2);
+            if temporal && chunks > 1 {
+                // The first chunk does not enter it, and the second keeps where a third comes.
+                tally.temporal(out, [2, 2]);
                 tally.at[0] *= 2;
                 before += tally.values(out);
             }
@@ -242,10 +251,10 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
     tally.peak
 }
 
-fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -> MemoryPeak {
+fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2], chunks: usize) -> MemoryPeak {
     let patch = config.patch();
-    let at = [chunk(config, single), height / patch, width / patch];
-    let mut tally = Tally::new(at, single);
+    let at = [chunk(config, chunks), height / patch, width / patch];
+    let mut tally = Tally::new(at, chunks);
     tally.causal(config.in_channels);
     let mut channels = config.base_dim;
     let mut scale = 1.0;
@@ -264,7 +273,7 @@ fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
             tally.live(3 * tally.values(out));
             tally.at = [tally.at[0], tally.at[1] / 2, tally.at[2] / 2];
             if temporal {
-                tally.temporal(out, 1);
+                tally.temporal(out, [1, 1]);
                 tally.at[0] = tally.at[0].div_ceil(2);
             }
             scale /= 2.0;

@@ -6,7 +6,7 @@ use candle_core::{D, DType, Device, Tensor};
 
 use super::decoder::DecoderNet;
 use super::encoder::EncoderNet;
-use super::pass::{Cache, Pass};
+use super::pass::{Cache, Chunk, Pass};
 use super::shortcut::{fold, unfold};
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
@@ -52,6 +52,7 @@ struct Stream {
     size: Option<[usize; 2]>,
     cache: Cache,
     failed: bool,
+    ended: bool,
 }
 
 impl Stream {
@@ -63,12 +64,15 @@ impl Stream {
     fn run(
         &mut self,
         x: &Tensor,
-        size: [usize; 2],
+        (size, chunk): ([usize; 2], Chunk),
         check_cancel: &mut CheckCancel<'_>,
         network: impl Fn(&Tensor, &mut Pass) -> Result<Tensor>,
     ) -> Result<Tensor> {
         if self.failed {
             return Err(Error::input("this stream stopped with an error; open a new one"));
+        }
+        if self.ended {
+            return Err(Error::input("this clip has had its last chunk; open a new stream"));
         }
         let [h, w] = *self.size.get_or_insert(size);
         if size != [h, w] {
@@ -78,8 +82,9 @@ impl Stream {
             )));
         }
         self.failed = true; // until it has passed
-        let done = network(x, &mut Pass::new(&mut self.cache, check_cancel))?;
+        let done = network(x, &mut Pass::new(&mut self.cache, chunk, check_cancel))?;
         self.failed = false;
+        self.ended = chunk == Chunk::Last;
         Ok(done)
     }
 
@@ -114,7 +119,24 @@ impl Encoder {
     /// # Errors
     /// When the shape does not fit, or `check_cancel` stops it. After an error the stream is over.
     pub fn push(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
-        let moments = self.run(frames, check_cancel)?;
+        let moments = self.run(frames, Chunk::Inner, check_cancel)?;
+        self.mode(&moments)
+    }
+
+    /// Encodes the last chunk, behind which nothing is kept; otherwise as [`Encoder::push`].
+    ///
+    /// # Errors
+    /// As [`Encoder::push`]. After it the stream is over.
+    pub fn finish(
+        &mut self,
+        frames: &Tensor,
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let moments = self.run(frames, Chunk::Last, check_cancel)?;
+        self.mode(&moments)
+    }
+
+    fn mode(&self, moments: &Tensor) -> Result<Tensor> {
         let mean = moments.narrow(D::Minus1, 0, self.setup.config.z_dim)?;
         Ok(self.setup.normalize(&mean)?.permute((3, 0, 1, 2))?.force_contiguous()?)
     }
@@ -128,7 +150,8 @@ impl Encoder {
         frames: &Tensor,
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<(Tensor, Tensor)> {
-        let moments = self.run(frames, check_cancel)?.permute((3, 0, 1, 2))?; // [2z, t, h, w]
+        let moments = self.run(frames, Chunk::Inner, check_cancel)?;
+        let moments = moments.permute((3, 0, 1, 2))?; // [2z, t, h, w]
         let z = self.setup.config.z_dim;
         let half = |start| moments.narrow(0, start, z)?.force_contiguous();
         Ok((half(0)?, half(z)?))
@@ -139,7 +162,12 @@ impl Encoder {
         self.stream.cache_bytes()
     }
 
-    fn run(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+    fn run(
+        &mut self,
+        frames: &Tensor,
+        chunk: Chunk,
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
         let (config, expected) = (&self.setup.config, self.next_frames());
         let factor = config.spatial_factor();
         let size = match frames.dims() {
@@ -158,7 +186,8 @@ impl Encoder {
         let x = self.setup.take(frames, self.setup.dtype)?;
         let net = &self.net;
         let network = |x: &Tensor, pass: &mut Pass| net.forward(x, pass);
-        let moments = self.stream.run(&fold(&x, config.patch())?, size, check_cancel, network)?;
+        let x = fold(&x, config.patch())?;
+        let moments = self.stream.run(&x, (size, chunk), check_cancel, network)?;
         Ok(moments.to_dtype(DType::F32)?)
     }
 }
@@ -189,13 +218,26 @@ impl Decoder {
     /// # Errors
     /// When the shape does not fit, or `check_cancel` stops it. After an error the stream is over.
     pub fn push(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
-        Ok(self.push_unclamped(latent, check_cancel)?.clamp(-1f32, 1f32)?)
+        Ok(self.unclamped(latent, Chunk::Inner, check_cancel)?.clamp(-1f32, 1f32)?)
+    }
+
+    /// Decodes the last frame, behind which nothing is kept; otherwise as [`Decoder::push`].
+    ///
+    /// # Errors
+    /// As [`Decoder::push`]. After it the stream is over.
+    pub fn finish(
+        &mut self,
+        latent: &Tensor,
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        Ok(self.unclamped(latent, Chunk::Last, check_cancel)?.clamp(-1f32, 1f32)?)
     }
 
     /// The same without the final clamp.
-    pub(super) fn push_unclamped(
+    pub(super) fn unclamped(
         &mut self,
         latent: &Tensor,
+        chunk: Chunk,
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
         let z = self.setup.config.z_dim;
@@ -211,7 +253,7 @@ impl Decoder {
         let x = self.setup.enter(latent)?;
         let net = &self.net;
         let network = |x: &Tensor, pass: &mut Pass| net.forward(x, pass);
-        let frames = self.stream.run(&x, size, check_cancel, network)?;
+        let frames = self.stream.run(&x, (size, chunk), check_cancel, network)?;
         Ok(unfold(&frames, self.setup.config.patch())?.to_dtype(DType::F32)?)
     }
 

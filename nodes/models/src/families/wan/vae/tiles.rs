@@ -4,7 +4,7 @@
 use candle_core::{DType, Tensor};
 
 use super::decoder::DecoderNet;
-use super::pass::{Cache, Pass};
+use super::pass::{Cache, Chunk, Pass};
 use super::shortcut::unfold;
 use super::stream::Setup;
 use crate::cancel::CheckCancel;
@@ -39,7 +39,8 @@ pub(super) fn decode_tiles(
         for index in 0..count {
             let part = latent.narrow(1, index, 1)?.squeeze(1)?; // [z, h, w]
             let x = setup.enter(&place.of(&part, 1)?)?;
-            let frames = net.forward(&x, &mut Pass::new(&mut cache, check_cancel))?;
+            let chunk = if index + 1 < count { Chunk::Inner } else { Chunk::Last };
+            let frames = net.forward(&x, &mut Pass::new(&mut cache, chunk, check_cancel))?;
             joined.add(&place, index, &frames)?;
             passed += 1;
             done(passed, all);

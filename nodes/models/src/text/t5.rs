@@ -1,7 +1,9 @@
-//! The UMT5 encoder (arXiv:2304.09151; transformers' `modeling_umt5.py`).
+//! The encoders T5 v1.1 and UMT5 (arXiv:1910.10683, arXiv:2304.09151; transformers'
+//! `modeling_t5.py` and `modeling_umt5.py`).
 //!
-//! Pre-norm RMS, no biases in linears, no 1/√d in attention, gated GELU (tanh form), and a table of
-//! relative biases in *every* layer, where T5 shares one.
+//! Pre-norm RMS, no biases in linears, no 1/√d in attention, gated GELU (tanh form). They differ in
+//! one thing: UMT5 has a table of relative biases in every layer, T5 one in the first, which all
+//! share.
 
 use candle_core::{DType, Tensor};
 use kino_kernels::{self as kernels, LinearEpilogue};
@@ -9,19 +11,19 @@ use kino_kernels::{self as kernels, LinearEpilogue};
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::text::config::TextConfig;
-use crate::weight::{Embedding, Linear, RmsNorm, Weights};
+use crate::weight::{BlockList, Blocks, Embedding, Linear, RmsNorm, Weights};
 
 /// The encoder.
 #[derive(Debug)]
-pub struct Umt5 {
+pub struct T5 {
     embedding: Embedding, // [vocabulary, d_model]
-    layers: Vec<Layer>,
+    layers: Blocks<Layer>,
     norm: RmsNorm,
     buckets: usize,
     max_distance: usize,
 }
 
-impl Umt5 {
+impl T5 {
     /// Takes the weights from a `text_encoder` folder.
     ///
     /// The table of token embeddings is called `shared` or `encoder.embed_tokens`: both are taken.
@@ -35,20 +37,23 @@ impl Umt5 {
         // Where both are there, they are the same.
         let found = named.clone().map(|table| table.contains("weight"));
         let table = &named[usize::from(!found[0])];
-        let layers = (0..config.num_layers)
-            .map(|index| Layer::load(config, &encoder.scope("block").scope(index).scope("layer")))
-            .collect::<Result<_>>()?;
+        let own = config.clone();
+        let layer = move |index, weights: &Weights| {
+            let is_biased = index == 0 || !own.shares_bias();
+            Layer::load(&own, is_biased, &weights.scope("layer"))
+        };
+        let list = BlockList::new("layers", config.num_layers);
         Ok(Self {
             embedding: Embedding::load(table, config.vocab_size, width)?,
-            layers,
+            layers: Blocks::load(&encoder.scope("block"), list, layer)?,
             norm: RmsNorm::load(&encoder.scope("final_layer_norm"), width, eps)?,
             buckets: config.relative_attention_num_buckets,
             max_distance: config.relative_attention_max_distance,
         })
     }
 
-    /// Encodes tokens without padding, which equals padding with a mask; `check_cancel` runs after
-    /// every layer and may cancel.
+    /// Encodes tokens, each of which sees all others; `check_cancel` runs after every layer and may
+    /// cancel. Without the padding this equals padding with a mask.
     ///
     /// Shape: `[tokens, d_model]`.
     ///
@@ -57,15 +62,23 @@ impl Umt5 {
     pub fn encode(&self, ids: &[u32], check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         let mut x = self.embed(ids)?;
         let buckets = self.bucket_table(ids.len())?;
-        for layer in &self.layers {
-            x = layer.forward(&x, &buckets)?;
+        let mut bias = None;
+        let mut layers = self.layers.pass(0..self.layers.len())?;
+        for index in 0..self.layers.len() {
+            x = layers.with(index, |layer| {
+                // One layer without a table takes what the last with one made of it.
+                bias = layer.relative_bias(&buckets)?.or(bias.take());
+                let bias = bias.as_ref();
+                let bias = bias.ok_or_else(|| Error::input("no layer has relative biases"))?;
+                layer.forward(&x, bias)
+            })?;
             check_cancel()?;
         }
         self.norm.forward(&x)
     }
 
     /// The layers, first to last.
-    pub fn layers(&self) -> &[Layer] {
+    pub fn layers(&self) -> &Blocks<Layer> {
         &self.layers
     }
 
@@ -100,7 +113,7 @@ impl Umt5 {
 /// The bucket of a distance `key − query`: exact near by, logarithmic up to `max_distance`, each
 /// half of the buckets for one direction.
 ///
-/// As `_relative_position_bucket` of transformers' `modeling_umt5.py`, in f32 like there.
+/// As `_relative_position_bucket` of transformers' `modeling_t5.py`, in f32 like there.
 pub fn relative_bucket(relative: i64, buckets: usize, max_distance: usize) -> u32 {
     let half = buckets / 2;
     let exact = half / 2;
@@ -122,7 +135,8 @@ pub struct Layer {
     key: Linear,
     value: Linear,
     out: Linear,
-    bias: Tensor, // [buckets, heads]
+    /// Relative biases, `[buckets, heads]`; none where those of a layer before count.
+    bias: Option<Tensor>,
     heads: usize,
     forward_norm: RmsNorm,
     gate: Linear,
@@ -131,20 +145,21 @@ pub struct Layer {
 }
 
 impl Layer {
-    fn load(config: &TextConfig, weights: &Weights) -> Result<Self> {
+    fn load(config: &TextConfig, is_biased: bool, weights: &Weights) -> Result<Self> {
         let (width, inner, eps) = (config.d_model, config.d_ff, config.layer_norm_epsilon);
         let heads = config.num_heads;
         let attended = heads * config.d_kv;
         let (first, second) = (weights.scope(0), weights.scope(1));
         let (attention, dense) = (first.scope("SelfAttention"), second.scope("DenseReluDense"));
         let table = (config.relative_attention_num_buckets, heads);
+        let bias = || attention.get_as("relative_attention_bias.weight", table, DType::F32);
         Ok(Self {
             attention_norm: RmsNorm::load(&first.scope("layer_norm"), width, eps)?,
             query: Linear::load_plain(&attention.scope("q"), width, attended)?,
             key: Linear::load_plain(&attention.scope("k"), width, attended)?,
             value: Linear::load_plain(&attention.scope("v"), width, attended)?,
             out: Linear::load_plain(&attention.scope("o"), attended, width)?,
-            bias: attention.get_as("relative_attention_bias.weight", table, DType::F32)?,
+            bias: is_biased.then(bias).transpose()?,
             heads,
             forward_norm: RmsNorm::load(&second.scope("layer_norm"), width, eps)?,
             gate: Linear::load_plain(&dense.scope("wi_0"), width, inner)?,
@@ -153,13 +168,13 @@ impl Layer {
         })
     }
 
-    /// The whole layer. Shapes: `x` and the result `[tokens, d_model]`; `buckets` is
-    /// [`Umt5::bucket_table`] for as many tokens.
+    /// The whole layer. Shapes: `x` and the result `[tokens, d_model]`; `bias` is
+    /// [`Layer::relative_bias`] of this layer, or of the last before it that has one.
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn forward(&self, x: &Tensor, buckets: &Tensor) -> Result<Tensor> {
-        let x = self.attended(x, buckets, LinearEpilogue::Add(x))?;
+    pub fn forward(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let x = self.attended(x, bias, LinearEpilogue::Add(x))?;
         let y = self.forward_norm.forward(&x)?;
         let gate = self.gate.finished(&y, LinearEpilogue::GeluTanh)?;
         let gated = self.up.finished(&y, LinearEpilogue::Times(&gate))?;
@@ -170,17 +185,12 @@ impl Layer {
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn attend(&self, x: &Tensor, buckets: &Tensor) -> Result<Tensor> {
-        self.attended(x, buckets, LinearEpilogue::None)
+    pub fn attend(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        self.attended(x, bias, LinearEpilogue::None)
     }
 
     /// Self-attention, and what `epilogue` makes of it.
-    fn attended(
-        &self,
-        x: &Tensor,
-        buckets: &Tensor,
-        epilogue: LinearEpilogue<'_>,
-    ) -> Result<Tensor> {
+    fn attended(&self, x: &Tensor, bias: &Tensor, epilogue: LinearEpilogue<'_>) -> Result<Tensor> {
         let y = self.attention_norm.forward(x)?;
         let tokens = y.dim(0)?;
         let split = |t: Tensor| -> Result<Tensor> {
@@ -189,20 +199,21 @@ impl Layer {
         let query = split(self.query.forward(&y)?)?;
         let key = split(self.key.forward(&y)?)?;
         let value = split(self.value.forward(&y)?)?;
-        let bias = self.relative_bias(buckets)?;
-        let mixed = kernels::attention_with_bias(&query, &key, &value, &bias, 1.0)?;
+        let mixed = kernels::attention_with_bias(&query, &key, &value, bias, 1.0)?;
         let mixed = mixed.transpose(0, 1)?.reshape((tokens, ()))?; // [tokens, heads·d_kv]
         self.out.finished(&mixed, epilogue)
     }
 
-    /// What this layer adds to the scores of each pair of tokens. Shape: `[heads, tokens, tokens]`.
+    /// What its own table adds to the scores of each pair of tokens, `[heads, tokens, tokens]`; none
+    /// where it has no table. `buckets` is [`T5::bucket_table`].
     ///
     /// # Errors
     /// When `buckets` is not a square of tokens.
-    pub fn relative_bias(&self, buckets: &Tensor) -> Result<Tensor> {
+    pub fn relative_bias(&self, buckets: &Tensor) -> Result<Option<Tensor>> {
+        let Some(table) = &self.bias else { return Ok(None) };
         let tokens = buckets.dim(0)?.isqrt();
-        let bias = self.bias.index_select(buckets, 0)?; // [tokens·tokens, heads]
-        let bias = bias.t()?.contiguous()?; // [heads, tokens·tokens]
-        Ok(bias.reshape((self.heads, tokens, tokens))?)
+        // The small table is turned, not what is made of it.
+        let bias = table.t()?.contiguous()?.index_select(buckets, 1)?; // [heads, tokens·tokens]
+        Ok(Some(bias.reshape((self.heads, tokens, tokens))?))
     }
 }
