@@ -34,6 +34,7 @@ pub struct PackedMatrix {
 }
 
 /// What sums are multiplied by.
+#[derive(Debug, PartialEq)]
 pub(crate) enum SumScale<'a> {
     One,
     All(f32),
