@@ -122,5 +122,6 @@ fn as_json(value: &SettingValue) -> Value {
         SettingValue::Folders(paths) => json!(paths),
         SettingValue::Program(program) => json!(program),
         SettingValue::Device(device) => json!(device.to_string()),
+        SettingValue::Text(text) => json!(text),
     }
 }

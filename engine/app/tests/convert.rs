@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Seek, Write};
 use std::path::Path;
 
 use common::Place;
@@ -155,7 +155,7 @@ fn sparse(place: &Place, name: &str, rows: u64) {
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
     file.write_all(&header).unwrap();
     file.write_all(data).unwrap();
-    let end = file.seek(SeekFrom::Current(0)).unwrap();
+    let end = file.stream_position().unwrap();
     file.set_len(end + more).unwrap();
 }
 

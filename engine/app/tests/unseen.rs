@@ -256,6 +256,8 @@ fn what_planning_refuses_a_check_refuses() {
             false => elsewhere.write(path, other_picture()),
         };
     }
+    let language_model =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/ref/language/qwen3.gguf");
     let engine = Engine::builder().device("cpu").no_cache().build().unwrap();
     let (mut dice, mut refused) = (Dice(seed.max(1)), 0);
     for (name, text) in GRAPHS {
@@ -263,6 +265,10 @@ fn what_planning_refuses_a_check_refuses() {
         let text = text.replace(
             r#""image": (type: "Path", about"#,
             r#""image": (type: "Path", default: "pictures/first.png", about"#,
+        );
+        let text = text.replace(
+            r#""model": (type: "Text", about"#,
+            &format!(r#""model": (type: "Text", default: {language_model:?}, about"#),
         );
         for _ in 0..rounds {
             let text = changed(&text, &mut dice);

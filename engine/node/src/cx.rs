@@ -1,6 +1,7 @@
 //! What a node may reach: services, progress, cancelling.
 
 use std::any::{Any, TypeId, type_name};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use candle_core::Device;
 use kino_port::PlannedRead;
 
-use crate::{Error, Ledger, Result};
+use crate::{Answers, Error, Ledger, Result};
 
 /// A flag that stops a run; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -200,7 +201,7 @@ pub struct Cx<'a> {
     pub services: &'a Services,
     /// The run's cancel flag.
     pub cancel: &'a Cancel,
-    /// The whole workflow as a graph that runs again, for sinks to store in what they write.
+    /// The whole workflow as a graph that runs again; sinks store [`Cx::recorded_workflow`].
     pub record: &'a str,
     /// The files that the step was planned to read, each as it was then.
     pub reads: &'a [PlannedRead],
@@ -225,6 +226,13 @@ impl Cx<'_> {
     /// stop: what was saved, for instance.
     pub fn note(&self, note: impl Into<String>) {
         (self.report)(Progress { step: 0, of: 0, preview: None, note: Some(note.into()) });
+    }
+
+    /// The whole workflow as sinks store it: with the answers of services outside that were used.
+    pub fn recorded_workflow(&self) -> Cow<'_, str> {
+        let answers = self.services.find::<Answers>();
+        let embedded = answers.and_then(|answers| answers.embedded(self.record));
+        embedded.map_or(Cow::Borrowed(self.record), Cow::Owned)
     }
 
     /// An error once the run is cancelled; call it between pieces of work.

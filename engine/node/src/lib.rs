@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answers;
 mod codec;
 mod cx;
 mod error;
@@ -24,6 +25,7 @@ mod types;
 mod value;
 mod video;
 
+pub use answers::{Answers, EmbedAnswers};
 pub use codec::{decode, encode, is_storable};
 pub use cx::{
     Cancel, CancelScope, Cx, GraphId, OnlyCheck, Preview, Progress, RemoveLeftovers, RunId,

@@ -8,13 +8,14 @@ use std::sync::{Arc, OnceLock};
 use kino_models::families::Families;
 use kino_models::model::Family;
 use kino_node::{CustomTypes, Ledger, Node, Registry, Services, spill_room};
-use kino_nodes::Models;
+use kino_nodes::{Models, TextEndpoint};
 use kino_port::parse_bytes;
 use kino_runtime::{DiskCache, Forecast, Runtime, RuntimeOptions};
 use kino_world::{BundledFiles, HashCache};
 use tempfile::TempDir;
 
 use crate::device::{self, DeviceChoice};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::inventory::model_folders;
 use crate::notice::OnNotice;
@@ -144,6 +145,11 @@ impl Core {
         let services = services.with(Arc::new(settings.types)).with(Arc::new(user.ffmpeg()));
         let services = services.with(Arc::new(model_folders(&user)?));
         let services = with_families(services, settings.families);
+        let of_cache = settings.has_cache.then(|| cache.clone());
+        let services = match Endpoint::of(&user, of_cache) {
+            Some(endpoint) => services.with(Arc::new(TextEndpoint(Arc::new(endpoint)))),
+            None => services,
+        };
         let mut options = RuntimeOptions {
             // Values that runs hold need the rest.
             memory_budget: if settings.keeps { memory / 2 } else { 0 },

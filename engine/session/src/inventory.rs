@@ -354,6 +354,7 @@ fn embedded(probe: bool) -> FoundModel {
 
 /// The parts that a model has, by its configs.
 fn parts_of(model: &Model) -> impl Iterator<Item = &'static str> {
+    let others = model.other_text_encoders.iter().map(|part| part.part);
     let parts = [
         model.text_encoder.as_ref().map(|part| part.part),
         model.image_encoder.as_ref().map(|part| part.part),
@@ -361,7 +362,7 @@ fn parts_of(model: &Model) -> impl Iterator<Item = &'static str> {
         model.low_noise.as_ref().map(|low| low.denoiser.part),
         model.vae.as_ref().map(|part| part.part),
     ];
-    parts.into_iter().flatten()
+    parts.into_iter().flatten().chain(others)
 }
 
 /// Whether a name is one of a file of weights that is read.

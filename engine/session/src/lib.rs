@@ -39,6 +39,7 @@ mod cancel;
 pub mod convert;
 mod core;
 mod device;
+mod endpoint;
 mod engine;
 mod error;
 mod events;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_graph::{Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity};
-use kino_node::{Cancel, FilePolicy, Node, OnlyCheck, Registry, Services};
+use kino_node::{Answers, Cancel, FilePolicy, Node, OnlyCheck, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, format_bytes};
 use kino_runtime::NodeCatalog;
 use kino_world::{Folders, HashCache};
@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::outputs::{self, located};
 use crate::plugins::NodeSet;
+use crate::provenance;
 use crate::revisions::Revision;
 use crate::source::{GraphSource, tidy};
 
@@ -147,7 +148,7 @@ impl LoadedGraph {
             policy.check_read(&graph)?;
         }
         let services = services.with(Arc::new(self.source.id.clone())).with(policy);
-        let services = Arc::new(services);
+        let services = Arc::new(services.with(Arc::new(self.answers())));
         let PlanOptions { inputs, until, draw, cancel, overwrites, is_moved, runs, .. } = *settings;
         // Every path is followed link by link: not once nobody wants the plan any more.
         let locate = |access, path: &str| match cancel.is_cancelled() {
@@ -184,6 +185,13 @@ impl LoadedGraph {
         Ok(planned)
     }
 
+    /// The answers of services outside that it was recorded with.
+    fn answers(&self) -> Answers {
+        let recorded = provenance::split(&self.source.text).0;
+        let recorded = recorded.map(|made| made.answers).unwrap_or_default();
+        Answers::new(recorded, provenance::with_answers)
+    }
+
     /// Tries where a plan writes, and refuses to replace files that this graph did not write.
     pub(crate) fn check_outputs(
         &self,
@@ -217,7 +225,7 @@ impl LoadedGraph {
         let folders = Arc::new(self.folders(Path::new("out")));
         let services = self.core.services.layer().with(Arc::clone(&folders));
         let services = services.with(Arc::new(self.source.policy.clone()));
-        let services = services.with(Arc::new(OnlyCheck));
+        let services = services.with(Arc::new(self.answers())).with(Arc::new(OnlyCheck));
         let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &services };
         let locate = |access, path: &str| located(&folders, access, path);
         let settings = PlanSettings {

@@ -27,6 +27,9 @@ pub struct Provenance {
     pub nodes: BTreeMap<String, String>,
     /// The files and models that were read, as the graph names them, with the hash of each.
     pub reads: Vec<FileRead>,
+    /// What services outside have answered, by what identifies each question.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<String, String>,
 }
 
 /// Something that was read.
@@ -56,6 +59,7 @@ impl Provenance {
             reads: reads
                 .map(|read| FileRead { path: read.path.clone(), hash: read.hash.clone() })
                 .collect(),
+            answers: BTreeMap::new(),
         }
     }
 
@@ -91,6 +95,14 @@ pub fn write(graph: &str, made: &Provenance) -> String {
     format!("{MADE_BY}{kino} on {device}. `kino run` makes it again.\n{MARK}{json}\n{graph}\n")
 }
 
+/// A record with what services outside have answered.
+pub fn with_answers(record: &str, answers: &BTreeMap<String, String>) -> String {
+    match split(record) {
+        (Some(made), graph) => write(graph, &Provenance { answers: answers.clone(), ..made }),
+        _ => record.to_owned(),
+    }
+}
+
 /// What a text says it was made with, and the graph without that head.
 pub fn split(text: &str) -> (Option<Provenance>, &str) {
     let mut rest = text;
@@ -116,6 +128,7 @@ mod tests {
             device: "cpu".into(),
             nodes: [("math".to_owned(), "1".to_owned())].into(),
             reads: vec![FileRead { path: "a\n\"b.png".into(), hash: "00".into() }],
+            answers: BTreeMap::new(),
         }
     }
 
@@ -127,6 +140,17 @@ mod tests {
         assert_eq!(write(&once, &made()), once);
         assert_eq!(write(graph.trim_end(), &made()), once, "one end of line, whatever there was");
         assert_eq!(split(graph), (None, graph));
+    }
+
+    #[test]
+    fn answers_stand_in_the_head() {
+        let record = write("Graph(version: 1)\n", &made());
+        let answers: BTreeMap<_, _> = [("q".to_owned(), "two\nlines // \"x\"".to_owned())].into();
+        let kept = with_answers(&record, &answers);
+        let (found, graph) = split(&kept);
+        assert_eq!(found.unwrap().answers, answers);
+        assert_eq!(graph, "Graph(version: 1)\n");
+        assert_eq!(with_answers("no record", &answers), "no record");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use kino_hub::address_error;
 use kino_port::{did_you_mean, format_bytes, parse_bytes, path_to_text};
 use kino_world::media::FfmpegChoice;
 
@@ -51,6 +52,10 @@ pub enum SettingKind {
     Program,
     /// A device.
     Device,
+    /// The address of a server.
+    Address,
+    /// A name.
+    Name,
 }
 
 /// All settings, in the order in which they are listed.
@@ -120,6 +125,30 @@ pub static SETTINGS: &[Setting] = &[
         kind: SettingKind::Program,
     },
     Setting {
+        name: "llm_url",
+        variable: "KINO_LLM_URL",
+        flag: None,
+        about: "the address of the language model that `endpoint` stands for in text.generate",
+        default: "none: nothing is sent",
+        kind: SettingKind::Address,
+    },
+    Setting {
+        name: "llm_model",
+        variable: "KINO_LLM_MODEL",
+        flag: None,
+        about: "the model that is asked there",
+        default: "none",
+        kind: SettingKind::Name,
+    },
+    Setting {
+        name: "llm_key",
+        variable: "KINO_LLM_KEY",
+        flag: None,
+        about: "the environment variable that has the key for it",
+        default: "KINO_LLM_API_KEY",
+        kind: SettingKind::Name,
+    },
+    Setting {
         name: "data",
         variable: "KINO_DATA",
         flag: None,
@@ -153,6 +182,8 @@ pub enum SettingValue {
     Program(Option<PathBuf>),
     /// A device.
     Device(DeviceChoice),
+    /// An address or a name.
+    Text(String),
 }
 
 /// Where a value comes from; what comes later counts less.
@@ -205,6 +236,17 @@ impl Setting {
                     format!("there is no device `{}`: {expected}", shown())
                 })?)
             }
+            SettingKind::Address => match address_error(&shown()) {
+                Some(wrong) => return Err(format!("{} is no address: {wrong}", shown())),
+                None => SettingValue::Text(shown().trim_end_matches('/').to_owned()),
+            },
+            SettingKind::Name => match shown().trim() {
+                "" => return Err("expected a name, found an empty text".to_owned()),
+                name if name.contains(kino_port::is_hidden) => {
+                    return Err(format!("{} is no name", kino_port::escape_line(name)));
+                }
+                name => SettingValue::Text(name.to_owned()),
+            },
             SettingKind::Program => match text.is_empty() {
                 true => SettingValue::Program(None),
                 // A bare name is looked for on the PATH by the system.
@@ -235,6 +277,8 @@ impl Setting {
             SettingKind::Device => "`nvidia-smi` lists the GPUs; `cpu` always works",
             SettingKind::Folder | SettingKind::Folders => "write the path of a folder",
             SettingKind::Program => "write the path of a program",
+            SettingKind::Address => "write an address such as http://localhost:11434/v1",
+            SettingKind::Name => "write a name",
         }
     }
 
@@ -286,6 +330,7 @@ impl SettingValue {
             }
             SettingValue::Program(None) => OsString::new(),
             SettingValue::Device(device) => device.to_string().into(),
+            SettingValue::Text(text) => text.into(),
         }
     }
 
@@ -388,6 +433,14 @@ impl Settings {
         }
     }
 
+    /// An address or a name that is set.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.get(name) {
+            Some((SettingValue::Text(text), _)) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The folders of models.
     pub fn models(&self) -> Vec<PathBuf> {
         match self.get("models") {
@@ -440,6 +493,8 @@ mod tests {
                 SettingKind::Bytes => "2.5GB",
                 SettingKind::Device => "cuda:1",
                 SettingKind::Folder | SettingKind::Folders | SettingKind::Program => "/a/b",
+                SettingKind::Address => "http://localhost:11434/v1",
+                SettingKind::Name => "qwen3:4b",
             };
             let parsed = setting.parse(OsStr::new(value), base).unwrap();
             assert_eq!(setting.parse(&parsed.text(), base), Ok(parsed));
@@ -470,6 +525,10 @@ mod tests {
         assert!(error("device", "gpu").to_string().contains("expected auto, cpu, cuda:N or metal"));
         assert_eq!(error("memroy", "1GB").hint(), Some("did you mean `memory`?"));
         assert_eq!(error("cache", "").to_string(), "expected a folder, found an empty text");
+        let address = error("llm_url", "localhost:11434");
+        assert!(address.to_string().contains("begins with neither https:// nor http://"));
+        assert_eq!(address.hint(), Some("write an address such as http://localhost:11434/v1"));
+        assert_eq!(error("llm_model", " ").to_string(), "expected a name, found an empty text");
     }
 
     #[test]

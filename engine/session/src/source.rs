@@ -18,6 +18,7 @@ pub const GRAPHS: &[(&str, &str)] = &[
     ("text_to_video", include_str!("../../../graphs/text_to_video.ron")),
     ("text_to_image", include_str!("../../../graphs/text_to_image.ron")),
     ("mixed_sizes", include_str!("../../../graphs/mixed_sizes.ron")),
+    ("expanded_prompt", include_str!("../../../graphs/expanded_prompt.ron")),
     ("upscale", include_str!("../../../graphs/upscale.ron")),
     ("image_to_video", include_str!("../../../graphs/image_to_video.ron")),
     ("first_last_frame", include_str!("../../../graphs/first_last_frame.ron")),

@@ -10,6 +10,7 @@ mod audio;
 mod error;
 mod files;
 mod frames;
+mod generate;
 mod given;
 mod image;
 mod infer;
@@ -39,6 +40,7 @@ use candle_core::Device;
 use kino_node::{Cancel, CancelScope, Ledger, NodeDef, RemoveLeftovers, Services};
 use kino_world::HashCache;
 
+pub use generate::{AskText, TextEndpoint, TextRequest};
 pub use kino_models::noise::{normal, philox};
 /// The files of `embedded:shapes`: path inside the model, and contents.
 pub use kino_shapes::FILES as EMBEDDED_FILES;
@@ -55,6 +57,7 @@ pub static NODES: &[&NodeDef] = &[
     &text::ENCODE,
     &text::JOIN,
     &text::PICK,
+    &generate::GENERATE,
     &picture::ENCODE,
     &latent::NOISE,
     &latent::BLEND,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use kino_models::weight::{LoraMatch, LoraSpec};
+use kino_models::weight::{LayerNames, LoraMatch, LoraSpec};
 use kino_node::{Cx, Inputs, ModelPart, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, ports, real, text,
@@ -95,7 +95,7 @@ fn open(
     path: &str,
     planned: Option<&str>,
 ) -> Result<Arc<OpenNetwork<LoraSpec>>, PlanError> {
-    let source = network_file(services, ("path", path), &KINDS, "a LoRA is")?;
+    let source = network_file(services, ("path", path), &KINDS, "a LoRA is a safetensors file")?;
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
     models.open_lora(&source, planned).map_err(network_error("path"))?.allowed(services, "path")
 }
@@ -109,8 +109,11 @@ fn applied(
     experts: Experts,
 ) -> Result<(DitHandle, Vec<Arc<LoraMatch>>), PlanError> {
     let adapter = |part: &DitHandle| {
-        let alias = |layer: &str| part.spec.original_name(layer);
-        let matched = opened.spec.match_to(opened.files(), &part.files, &alias);
+        let names = |layer: &str| LayerNames {
+            original: part.spec.original_name(layer),
+            fused: part.spec.fused_name(layer),
+        };
+        let matched = opened.spec.match_to(opened.files(), &part.files, &names);
         let matched = matched.map_err(|error| PlanError::at("path", error.to_string()))?;
         let matched = Arc::new(matched);
         Ok(AdapterHandle { opened: Arc::clone(opened), matched, strength })

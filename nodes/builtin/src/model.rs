@@ -16,7 +16,7 @@ use kino_world::Folders;
 use crate::error::{is_of_machine, of_model};
 use crate::files::{doubled, model_folders, policy};
 use crate::infer::{InferResult, refuse};
-use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel};
+use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel, TextHandle};
 use crate::source::{ModelRequest, ModelSource, find_part, folders_of, how_to_complete};
 
 /// Opens a model and hands out its parts.
@@ -43,6 +43,10 @@ pub(crate) static LOAD: NodeDef = NodeDef {
             file(part_names::LOW_NOISE)
                 .about("The expert of low noise levels (Wan 2.2 A14B) as a single file."),
             file(part_names::TEXT_ENCODER).about("The text encoder as a single file."),
+            file(part_names::TEXT_ENCODER_2).about(
+                "The second text encoder as a single file, where a model has two (FLUX: T5 beside \
+                 CLIP, in either order)."
+            ),
             file(part_names::VAE).about("The autoencoder as a single file."),
             file(part_names::IMAGE_ENCODER).about("The image encoder as a single file."),
         ],
@@ -66,14 +70,15 @@ image_processor/. \
 Only configs are read here; the weights of a part are safetensors or GGUF files, read by the first \
 node that computes with it, then shared by all, and let go where memory ends. Pickle files are refused.\n\n\
 Parts may stand alone in files instead, as ComfyUI and the authors of models share them: the \
-transformers, autoencoders and encoders of Wan 2.1 and 2.2 by the names of their authors or of \
-diffusers, UMT5 also by those of llama.cpp. Numbers may be f32, f16, bf16, fp8 with or without \
+transformers, autoencoders and encoders of Wan 2.1 and 2.2 and of FLUX.1 by the names of their \
+authors or of diffusers, UMT5 and T5 also by those of llama.cpp. Numbers may be f32, f16, bf16, fp8 with or without \
 scales, int8 with or without rotation (ConvRot, as ComfyUI writes it), or GGUF's Q2_K to Q6_K, Q4_0, \
 Q4_1, Q5_0, Q5_1, Q8_0: matrices of the last three kinds stay so in memory. What they are is read from names and shapes, not from labels. A bare name is also looked for in the folders of the setting `models` \
 and in what ComfyUI calls the folders there: diffusion_models, unet, vae, text_encoders, clip, \
 clip_vision; `hf:OWNER/NAME[@REVISION]/PATH` is a file of a model of the Hugging Face Hub. The \
-tokenizer of UMT5 is brought along. Without a `source` the noise levels are shifted \
-by 3 (5 for TI2V, 16 for a first and a last frame): `shift` of `dit.sample` says otherwise.\n\n\
+tokenizers of UMT5, T5 and CLIP are brought along. Without a `source` the noise levels of Wan are \
+shifted by 3 (5 for TI2V, 16 for a first and a last frame), those of FLUX.1 dev by the size of the \
+picture: `shift` of `dit.sample` says otherwise.\n\n\
 `embedded:shapes` lies in the binary, and is small: it knows clips of one or two objects, worded as \
 \"a large red circle moves right on a white background\". Colours: red, green, blue, yellow, purple, \
 orange, cyan, pink. Shapes: circle, square, triangle, star, ring. Sizes: small, large. What they do: \
@@ -93,10 +98,11 @@ const fn file(part: &'static str) -> Port {
 }
 
 /// The parts that may stand alone in files, as the ports for them are called.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     part_names::TRANSFORMER,
     part_names::LOW_NOISE,
     part_names::TEXT_ENCODER,
+    part_names::TEXT_ENCODER_2,
     part_names::VAE,
     part_names::IMAGE_ENCODER,
 ];
@@ -162,7 +168,7 @@ impl Parts {
         let choice = (compute, device);
         let parts = &model.parts;
         Parts {
-            text: part(model, parts.text_encoder.as_ref(), (name, "text encoder"), choice),
+            text: text_encoders(model, name, choice),
             image: part(model, parts.image_encoder.as_ref(), (name, "image encoder"), choice),
             dit: dit(model, name, choice),
             vae: part(model, parts.vae.as_ref(), (name, "VAE"), choice),
@@ -172,6 +178,7 @@ impl Parts {
     /// The compute types, which change the numbers.
     fn key(&self, model: &OpenModel) -> Vec<u8> {
         let mut key = model.fingerprint().to_vec();
+        let others = self.text.iter().flat_map(|part| &part.others).map(|part| part.dtype);
         let dtypes = [
             self.text.as_ref().ok().map(|part| part.dtype),
             self.image.as_ref().ok().map(|part| part.dtype),
@@ -179,7 +186,7 @@ impl Parts {
             self.dit.as_ref().ok().and_then(|part| Some(part.low_noise.as_ref()?.part.dtype)),
             self.vae.as_ref().ok().map(|part| part.dtype),
         ];
-        for dtype in dtypes {
+        for dtype in dtypes.into_iter().chain(others.map(Some)) {
             key.extend(dtype.map_or("-", |dtype| dtype.as_str()).as_bytes());
             key.push(b' ');
         }
@@ -193,6 +200,7 @@ fn in_words(part: &str) -> &'static str {
         part_names::TRANSFORMER => "transformer",
         part_names::LOW_NOISE => "expert of low noise levels",
         part_names::TEXT_ENCODER => "text encoder",
+        part_names::TEXT_ENCODER_2 => "second text encoder",
         part_names::VAE => "VAE",
         _ => "image encoder",
     }
@@ -201,6 +209,19 @@ fn in_words(part: &str) -> &'static str {
 fn missing(model: &str, part: &str) -> MissingPart {
     let message = format!("the model `{model}` has no {part}");
     MissingPart { message, hint: None, of_machine: false }
+}
+
+/// The text encoder, with those that read the same prompt beside it.
+fn text_encoders(
+    model: &Arc<OpenModel>,
+    name: &str,
+    choice: (&str, &Device),
+) -> FoundPart<dyn TextEncoderSpec> {
+    let (parts, named) = (&model.parts, (name, "text encoder"));
+    let first = handle(model, parts.text_encoder.as_ref(), named, choice)?;
+    let others = parts.other_text_encoders.iter();
+    let others = others.map(|other| part(model, Some(other), named, choice));
+    Ok(Arc::new(TextHandle { others: others.collect::<Result<_, _>>()?, ..first }))
 }
 
 /// The transformer, with the expert of low noise levels where there are two.
@@ -253,6 +274,7 @@ fn handle<S: ?Sized>(
         asked,
         identity,
         low_noise: None,
+        others: Vec::new(),
         adapters: Vec::new(),
     })
 }

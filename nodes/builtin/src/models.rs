@@ -13,6 +13,7 @@ use candle_core::Device;
 use kino_models::checkpoint::Checkpoint;
 use kino_models::families::Families;
 use kino_models::interpolate::read_interpolator;
+use kino_models::language::{LanguageModel, LanguageSpec, read_language_model};
 use kino_models::model::{
     Denoiser, FrameDecoder, FrameEncoder, ImageEncoder, Interpolator, InterpolatorSpec,
     TextEncoder, Upscaler, UpscalerSpec,
@@ -79,6 +80,8 @@ pub struct Models {
     upscalers: OpenNetworks<dyn UpscalerSpec>,
     /// Networks that make frames between frames, likewise.
     interpolators: OpenNetworks<dyn InterpolatorSpec>,
+    /// Language models, likewise.
+    language_models: OpenNetworks<LanguageSpec>,
     /// Files of adapters, likewise.
     adapters: OpenNetworks<LoraSpec>,
     residents: Arc<Residents>,
@@ -102,6 +105,7 @@ impl Models {
             open: Mutex::default(),
             upscalers: OpenNetworks::new(read_upscaler, |spec, of| spec.load(of).map(drop)),
             interpolators: OpenNetworks::new(read_interpolator, |spec, of| spec.load(of).map(drop)),
+            language_models: OpenNetworks::new(read_language_model, LanguageSpec::probe),
             adapters: OpenNetworks::new(|files| LoraSpec::read(files).map(Arc::new), |_, _| Ok(())),
             residents: Residents::new(ledger),
             spaces: Mutex::default(),
@@ -153,6 +157,7 @@ impl Models {
     /// Lets the weights go of a model that was exchanged, but for those that another one shares.
     fn forget(&self, exchanged: &OpenModel) {
         let exact = |model: &OpenModel| -> Vec<[u8; 32]> {
+            let others = model.parts.other_text_encoders.iter().map(|part| Some(part.part));
             let parts = [
                 model.parts.text_encoder.as_ref().map(|part| part.part),
                 model.parts.image_encoder.as_ref().map(|part| part.part),
@@ -161,7 +166,7 @@ impl Models {
                 model.parts.vae.as_ref().map(|part| part.part),
             ];
             let files =
-                parts.into_iter().flatten().filter_map(|part| model.checkpoint.part(part).ok());
+                others.chain(parts).flatten().filter_map(|part| model.checkpoint.part(part).ok());
             files.map(|files| files.identity().exact).collect()
         };
         let mut places: Vec<(RequestLocation, Arc<OpenModel>)> = Vec::new();
@@ -292,6 +297,15 @@ impl Models {
         self.open_network(&self.interpolators, source, planned)
     }
 
+    /// The same for a language model.
+    pub(crate) fn open_language_model(
+        &self,
+        source: &NetworkSource,
+        planned: Option<&str>,
+    ) -> kino_models::Result<Arc<OpenNetwork<LanguageSpec>>> {
+        self.open_network(&self.language_models, source, planned)
+    }
+
     /// The same for a file of adapters.
     pub(crate) fn open_lora(
         &self,
@@ -338,6 +352,18 @@ impl Models {
     ) -> Result<Arc<Resident<dyn Interpolator>>> {
         let load = || opened.spec.load(&opened.weights(&self.device).node()?).node();
         self.residents.get(of_file(opened, "the network that makes frames between"), load)
+    }
+
+    /// The language model, its weights and its tokenizer read.
+    pub(crate) fn language_model(
+        &self,
+        opened: &OpenNetwork<LanguageSpec>,
+    ) -> Result<Arc<Resident<LanguageModel>>> {
+        let load =
+            || opened.spec.load(opened.files(), &opened.weights(&self.device).node()?).node();
+        let wanted = of_file(opened, "the language model");
+        let bytes = wanted.bytes.saturating_add(opened.spec.tokenizer_bytes());
+        self.residents.get(Wanted { bytes, ..wanted }, load)
     }
 
     /// The linear map from latents of a space to colours, if the autoencoder of the space is known.

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use kino_models::model::{EmbeddingSpec, GivenInput, RunSize};
+use kino_models::model::{EmbeddingSpec, GivenInput, GuidanceInput, RunSize};
 use kino_models::patch::unpatchify;
 use kino_models::sampling::{Schedule, ScheduleKind, Solver, StepCacheKind};
 use kino_node::{
@@ -80,7 +80,10 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
                 .about("Steps from noise to data."),
             real("guidance", 4.0)
                 .within(1.0, 30.0)
-                .about("How strongly the text leads; 1 is not at all, and costs half."),
+                .about(
+                    "How strongly the text leads; 1 is not at all, and costs half. A transformer that \
+                     was distilled for it is told (FLUX.1 dev), or takes no notice (schnell)."
+                ),
             real("guidance_low", 4.0).within(1.0, 30.0).or_none().about(
                 "The same at low noise levels, where the transformer has two experts; `guidance` if \
                  not given. With a `guidance` of 1 neither is led by it."
@@ -190,7 +193,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         review.take(check_frame_rate(part, facts.is_fed("fps")));
     }
     let Some(patches) = patches else {
-        infer_start(&mut review, facts, steps);
+        infer_start(&mut review, facts, part.as_deref(), steps);
         return review.finish(StepInfo::default());
     };
     let names: Vec<Option<&str>> = texts.iter().map(|(name, _)| name.as_deref()).collect();
@@ -198,7 +201,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let cache = infer_cache(&mut review, facts, part.as_deref(), patches);
     infer_given(&mut review, facts, part.as_deref(), patches);
     let clean = infer_control(&mut review, facts, part.as_deref(), patches);
-    let steps = infer_known(&mut review, facts, patches, steps);
+    let steps = infer_known(&mut review, facts, part.as_deref(), (patches, steps));
     let warnings = cache.zip(steps).and_then(|(cache, steps)| cache.idle(steps));
     let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
     let held = held(|port| facts.is_fed(port));
@@ -267,24 +270,30 @@ fn infer_given(
 fn infer_known(
     review: &mut InferCx<'_>,
     facts: &Facts,
-    patches: &PatchesFact,
-    steps: Option<usize>,
+    part: Option<&DitHandle>,
+    (patches, steps): (&PatchesFact, Option<usize>),
 ) -> Option<usize> {
     if let Some(start) = review.known::<Patches>("start") {
         review.take(check_start(&start, patches));
     }
     review_items::<Mask>(review, facts, ("mask", "mask"), patches, check_mask);
     review_items::<Latent>(review, facts, ("known", "latent"), patches, check_known);
-    infer_start(review, facts, steps)
+    infer_start(review, facts, part, steps)
 }
 
 /// Holds what is asked of a start against each other; gives the steps that are run, if they are
 /// known.
-fn infer_start(review: &mut InferCx<'_>, facts: &Facts, steps: Option<usize>) -> Option<usize> {
+fn infer_start(
+    review: &mut InferCx<'_>,
+    facts: &Facts,
+    part: Option<&DitHandle>,
+    steps: Option<usize>,
+) -> Option<usize> {
     let fed = |port: &str| !named_facts(facts, port).is_empty();
     review.take(check_fed(fed("start"), facts.real("strength"), fed("mask"), fed("known")));
     let (steps, strength) = (steps?, facts.real("strength")?);
-    review.take(skipped(steps, strength)).map(|skipped| steps - skipped)
+    let run = part?.spec.steps_of_strength(steps, strength);
+    review.take(skipped(run, (steps, strength))).map(|skipped| steps - skipped)
 }
 
 /// Holds the items of a list port against their clips.
@@ -466,6 +475,10 @@ fn check_patches(part: &DitHandle, clips: &[ClipFact], patch: [usize; 3]) -> Res
             PlanError::at("patches", message).hint("give `patchify` the transformer that samples")
         );
     }
+    for grid in clips.iter().filter_map(ClipFact::clip) {
+        let checked = part.spec.check_grid(grid_of(&grid));
+        checked.map_err(|error| PlanError::at("patches", error.to_string()))?;
+    }
     match clips.iter().find(|clip| clip.channels != inputs.channels) {
         Some(clip) => Err(PlanError::at(
             "patches",
@@ -555,7 +568,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let (threshold, kind) = (inputs.real("cache")?, inputs.text("cache_kind")?);
     let cache = CacheChoice::new(&part, threshold, kind, &patches.clips).map_err(refuse)?;
     let (kind, schedule) = schedule(&part, inputs, &known.clips)?;
-    let (schedule, start) = started(cx, inputs, &patches, schedule)?;
+    let (schedule, start) = started(cx, inputs, (&part, &patches), schedule)?;
     let known = known_part(cx, inputs, &patches, start.as_ref())?;
     let tokens = patches.clips.iter().map(Clip::tokens).sum();
     let beside = (held(|port| !inputs.items(port).is_empty()), cache.map(|cache| cache.kind));
@@ -564,8 +577,11 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let texts = inputs.list::<Conditioning>("text")?.into_iter();
     let texts = texts.map(|(_, text)| Text::new(&text, image.as_deref())).collect();
     let packed = Packed::new(&part, &patches, (texts, of_clip), (&leading, cx.device()))?;
+    let told = part.spec.guidance() == GuidanceInput::Embedded;
+    let guidance = told.then(|| inputs.real("guidance")).transpose()?;
     let frame_rate = frame_rate(&part, inputs)?;
     let packed = packed.with_cache(cache).beside(bytes).at_frame_rate(frame_rate);
+    let packed = packed.with_guidance(guidance);
     let stepper = Solver::new(kind, schedule, part.spec.scheduler());
     let run = Run { patches: &patches, start, known, seed: inputs.int("seed")? };
     let (x, trace) = denoise(cx, packed, stepper, guiders(&part, inputs)?, run)?;
@@ -583,6 +599,11 @@ struct Guiders {
 fn guiders(part: &DitHandle, inputs: &Inputs<'_>) -> Result<Guiders> {
     if let Some(guider) = inputs.optional::<GuiderHandle>("guider")? {
         return Ok(Guiders { high: Arc::clone(&guider.0), low: None });
+    }
+    if part.spec.guidance() != GuidanceInput::Passes {
+        // One pass: the transformer is told the guidance, or none leads it.
+        let scale = kino_models::sampling::guidance::CfgScale::new(1.0);
+        return Ok(Guiders { high: Arc::new(ClassifierFree(scale)), low: None });
     }
     let by = |port: &str| -> Result<Arc<dyn Guider>> {
         let scale = kino_models::sampling::guidance::CfgScale::new(inputs.real(port)?);
@@ -641,7 +662,7 @@ fn schedule(
 fn started(
     cx: &Cx<'_>,
     inputs: &Inputs<'_>,
-    patches: &Patches,
+    (part, patches): (&DitHandle, &Patches),
     schedule: Schedule,
 ) -> Result<(Schedule, Option<Tensor>)> {
     let (start, strength) = (inputs.optional::<Patches>("start")?, inputs.real("strength")?);
@@ -649,7 +670,9 @@ fn started(
     check_fed(start.is_some(), Some(strength), fed("mask"), fed("known")).map_err(refuse)?;
     let Some(start) = start else { return Ok((schedule, None)) };
     check_start(&start.fact(), &patches.fact()).map_err(refuse)?;
-    let skipped = skipped(schedule.steps(), strength).map_err(refuse)?;
+    let steps = schedule.steps();
+    let run = part.spec.steps_of_strength(steps, strength);
+    let skipped = skipped(run, (steps, strength)).map_err(refuse)?;
     let start = start.tokens.to_device(cx.device())?.to_dtype(DType::F32)?;
     Ok((schedule.skip(skipped).node()?, Some(start)))
 }

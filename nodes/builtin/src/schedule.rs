@@ -117,8 +117,8 @@ pub(crate) fn tokens(
     Err(PlanError::at("patches", message).hint("sample them apart, or give a `shift`"))
 }
 
-/// The levels of the model's own scheduler, or of another kind with its settings: for a given shift,
-/// or that of these clips.
+/// The levels of the model's own scheduler, or of another kind with its settings: for a given
+/// shift, or that of these clips.
 pub(crate) fn levels(
     config: &SchedulerConfig,
     kind: ScheduleKind,

@@ -295,7 +295,7 @@ pub(crate) struct RequestLocation {
 }
 
 /// What ComfyUI calls the folders in which the files lie that nodes read.
-pub const MODEL_KINDS: [&str; 8] = [
+pub const MODEL_KINDS: [&str; 9] = [
     "diffusion_models",
     "unet",
     "vae",
@@ -304,13 +304,14 @@ pub const MODEL_KINDS: [&str; 8] = [
     "clip_vision",
     "loras",
     "upscale_models",
+    "LLM",
 ];
 
 /// The folders of ComfyUI in which files of a part lie, inside a folder of models.
 pub(crate) fn folders_of(part: &str) -> &'static [&'static str] {
     match part {
         part_names::VAE => &["vae"],
-        part_names::TEXT_ENCODER => &["text_encoders", "clip"],
+        part_names::TEXT_ENCODER | part_names::TEXT_ENCODER_2 => &["text_encoders", "clip"],
         part_names::IMAGE_ENCODER => &["clip_vision"],
         _ => &["diffusion_models", "unet"],
     }

@@ -37,11 +37,13 @@ pub(crate) static ENCODE: NodeDef =
     };
 
 const ENCODE_ABOUT: &str = "Turns a prompt, and a negative prompt, into the embeddings that a \
-transformer reads. The text is cleaned up (broken characters mended, HTML entities resolved, \
-white space folded), cut into tokens, encoded, and padded with zero rows to the model's text \
-length (at most 512); tokens past it are cut off. Shapes: `[rows, dim]`, twice.\n\n\
+transformer reads. For Wan the text is cleaned up (broken characters mended, HTML entities \
+resolved, white space folded), cut into tokens, encoded, and padded with zero rows to the model's \
+text length (at most 512); other families' texts are cut and padded as their pipelines do. Tokens \
+past the length are cut off. Shapes: `[rows, dim]`, twice; where a model has two encoders (FLUX: T5 \
+and CLIP), what both give, one of them a vector `[dim]`.\n\n\
 It costs one pass of the encoder over each of the two texts, and its weights: most of the memory \
-of a large model.\n\n\
+of a large model. Of two encoders one is in memory at a time.\n\n\
 Example:\n    \"text\": (op: \"text.encode\", in: {\"encoder\": \"model.text_encoder\"}, with: \
 {\"prompt\": \"a red circle moves right on a white background\"}),";
 
@@ -50,45 +52,75 @@ fn infer_encode(services: &Services, facts: &Facts) -> InferResult {
     let Some(part) = review.part::<TextHandle>("encoder") else {
         return review.finish(StepInfo::default());
     };
+    let outputs = part.all().flat_map(|one| one.spec.outputs());
     let embeddings: Vec<(String, Vec<usize>)> =
-        part.spec.outputs().iter().map(|spec| (spec.name.to_string(), spec.shape())).collect();
-    let beside = beside(&part);
-    let fit = part.fit(services.device_ledger().budget(), beside);
+        outputs.map(|spec| (spec.name.to_string(), spec.shape())).collect();
+    // One encoder computes at a time, and leaves where the next needs its place.
+    let budget = services.device_ledger().budget();
+    let held = part.all().map(|one| {
+        let beside = beside(&part, one);
+        (beside, one.fit(budget, beside))
+    });
+    let held: Vec<_> = held.collect();
     let mut warnings = Vec::new();
     for (port, text) in ["prompt", "negative"].map(|port| (port, facts.text(port))) {
         let Some(text) = text else { continue };
-        let Some(lost) = review.take(lost(&part, port, text)) else { break };
-        warnings.extend(lost);
+        let lost: Result<Vec<_>, _> = part.all().map(|one| lost(&part, one, port, text)).collect();
+        let Some(lost) = review.take(lost) else { break };
+        warnings.extend(lost.into_iter().flatten());
     }
     review.finish(StepInfo {
         warnings,
         outputs: vec![Fact::typed(ConditioningFact { embeddings })],
-        memory: beside.saturating_add(fit.bytes),
-        weights: vec![part.planned_fit(&fit)],
-        streamed: streamed(&fit),
+        memory: held
+            .iter()
+            .map(|(beside, fit)| beside.saturating_add(fit.bytes))
+            .max()
+            .unwrap_or(0),
+        weights: match held.as_slice() {
+            [(_, fit)] => vec![part.planned_fit(fit)],
+            // A step keeps the weights that it names.
+            _ => Vec::new(),
+        },
+        streamed: held.iter().find_map(|(_, fit)| streamed(fit)),
         ..StepInfo::default()
     })
 }
 
-/// Bytes that encoding needs beside the weights: it computes, and gives two results.
-fn beside(part: &TextHandle) -> u64 {
-    let results = part.spec.outputs().iter().map(|spec| f32_bytes(&spec.shape()));
-    results.fold(part.spec.memory(part.dtype), |sum, bytes| sum.saturating_add(2 * bytes))
+/// Bytes that encoding needs beside the weights of one of the encoders: it computes, and all give
+/// two results.
+fn beside(part: &TextHandle, one: &TextHandle) -> u64 {
+    let results = part.all().flat_map(|one| one.spec.outputs());
+    let results = results.map(|spec| f32_bytes(&spec.shape()));
+    results.fold(one.spec.memory(one.dtype), |sum, bytes| sum.saturating_add(2 * bytes))
 }
 
-/// What of a text the model will not read; or that its tokenizer cannot be read.
-fn lost(part: &TextHandle, port: &str, text: &str) -> Result<Vec<PlanError>, PlanError> {
+/// What of a text one of the model's encoders will not read; or that its tokenizer cannot be read.
+fn lost(
+    part: &TextHandle,
+    one: &TextHandle,
+    port: &str,
+    text: &str,
+) -> Result<Vec<PlanError>, PlanError> {
     /// So much of what is lost is shown.
     const SHOWN: usize = 60;
-    let loss = part.spec.loss(&part.model.checkpoint, text);
+    let loss = one.spec.loss(&one.model.checkpoint, text);
     let loss = loss.map_err(|error| PlanError::at("encoder", error.to_string()))?;
     let mut lost = Vec::new();
     if !loss.cut.is_empty() {
         let begin: String = loss.cut.chars().take(SHOWN).collect();
         let more = if loss.cut.chars().count() > SHOWN { "…" } else { "" };
-        let message = format!(
-            "the text is longer than the model reads: `{begin}{more}` and what follows is left out"
-        );
+        let message = match (part.others.len(), one.spec.outputs()) {
+            (0, _) | (_, []) => format!(
+                "the text is longer than the model reads: `{begin}{more}` and what follows is left \
+                 out"
+            ),
+            (_, [output, ..]) => format!(
+                "the text is longer than the encoder of `{}` reads: `{begin}{more}` and what follows \
+                 is left out there",
+                output.name
+            ),
+        };
         lost.push(PlanError::at(port, message).hint("say what matters first, in fewer words"));
     }
     if let [words @ .., last] = loss.unknown.as_slice() {
@@ -112,25 +144,30 @@ fn lost(part: &TextHandle, port: &str, text: &str) -> Result<Vec<PlanError>, Pla
 fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<TextHandle>("encoder")?;
     let (prompt, negative) = (inputs.text("prompt")?, inputs.text("negative")?);
-    cx.check_cancel()?;
     let models = cx.services.get::<Models>()?;
-    let fit = part.fit(models.budget(), beside(&part));
-    let encoder = models.text_encoder_as(&part, &fit)?;
-    if let Some(streamed) = streamed(&fit) {
-        cx.note(streamed.to_string());
+    let texts = if prompt == negative { &[prompt][..] } else { &[prompt, negative] };
+    let (mut done, of) = (0, part.all().count() * texts.len());
+    let mut all = vec![Embeddings::default(); texts.len()];
+    for one in part.all() {
+        cx.check_cancel()?;
+        let fit = one.fit(models.budget(), beside(&part, one));
+        let encoder = models.text_encoder_as(one, &fit)?;
+        if let Some(streamed) = streamed(&fit) {
+            cx.note(streamed.to_string());
+        }
+        for (all, text) in all.iter_mut().zip(texts) {
+            let encoded = encoder.encode(text, &mut check_cancel(cx.cancel)).node()?;
+            *all =
+                encoded.into_iter().try_fold(std::mem::take(all), |all, (name, embedding)| {
+                    all.with(&name, embedding.tensor, embedding.mask)
+                })?;
+            done += 1;
+            cx.progress(done, of);
+        }
     }
-    let of = if prompt == negative { 1 } else { 2 };
-    let embed = |text: &str| {
-        let encoded = encoder.encode(text, &mut check_cancel(cx.cancel)).node()?;
-        let mut named = encoded.into_iter();
-        named.try_fold(Embeddings::default(), |all, (name, embedding)| {
-            all.with(&name, embedding.tensor, embedding.mask)
-        })
-    };
-    let positive = embed(prompt)?;
-    cx.progress(1, of);
-    let negative = if of == 1 { positive.clone() } else { embed(negative)? };
-    cx.progress(of, of);
+    let mut all = all.into_iter();
+    let positive = all.next().unwrap_or_default();
+    let negative = all.next().unwrap_or_else(|| positive.clone());
     Ok(vec![Some(Value::from(Conditioning { positive, negative }))])
 }
 

@@ -251,7 +251,8 @@ pub(crate) struct Look<'a> {
 /// Writes frames to a file; cancelled, it leaves none behind.
 pub(crate) fn write(cx: &Cx<'_>, frames: &Frames, place: &Path, look: &Look<'_>) -> Result<Value> {
     let (width, height, count) = (frames.width(), frames.height(), frames.count());
-    let metadata = (!cx.record.is_empty()).then_some(cx.record);
+    let record = cx.recorded_workflow();
+    let metadata = (!record.is_empty()).then_some(&*record);
     let Look { fps, depth, audio } = *look;
     let (program, cancel) = (ffmpeg(cx.services), Some(cx.cancel));
     let ffmpeg = program.as_deref();

@@ -9,12 +9,13 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in the order in which they are listed.
-const EXPECTED: [&str; 42] = [
+const EXPECTED: [&str; 43] = [
     "model.load",
     "lora.apply",
     "text.encode",
     "text.join",
     "text.pick",
+    "text.generate",
     "image.encode",
     "latent.noise",
     "latent.blend",

@@ -443,3 +443,42 @@ fn convolutions() {
         });
     }
 }
+
+#[test]
+fn group_norms() {
+    let mut random = Random::new(107);
+    for _ in 0..12 {
+        let (groups, width) = (random.size(9), random.size(40));
+        let [t, h, w, c] = [random.size(3), random.size(9), random.size(50), groups * width];
+        let x = (random.tensor(&[t, h, w, c], DType::F32) + 5.0).unwrap();
+        let [weight, bias] = [(); 2].map(|()| random.tensor(&[c], DType::F32));
+        let norm = crate::GroupNorm { weight: &weight, bias: &bias, groups, eps: 1e-6 };
+        let (values, weights, biases) = (f64s(&x), f64s(&weight), f64s(&bias));
+        let mut expected = vec![0.0; values.len()];
+        for frame in 0..t {
+            for group in 0..groups {
+                let place = |pixel: usize, channel: usize| {
+                    (frame * h * w + pixel) * c + group * width + channel
+                };
+                let all = (0..h * w).flat_map(|pixel| (0..width).map(move |ch| (pixel, ch)));
+                let count = (h * w * width) as f64;
+                let mean = all.clone().map(|(p, ch)| values[place(p, ch)]).sum::<f64>() / count;
+                let square = |(p, ch): (usize, usize)| (values[place(p, ch)] - mean).powi(2);
+                let variance = all.clone().map(square).sum::<f64>() / count;
+                for (p, ch) in all {
+                    let channel = group * width + ch;
+                    let y = (values[place(p, ch)] - mean) / (variance + 1e-6).sqrt();
+                    expected[place(p, ch)] = y * weights[channel] + biases[channel];
+                }
+            }
+        }
+        let silu: Vec<f64> = expected.iter().map(|y| y / (1.0 + (-y).exp())).collect();
+        in_every_tier(|tier| {
+            let what = format!("{tier:?} {t}×{h}×{w}×{c}, {groups} groups");
+            // Where a group is nearly constant its rounding is enlarged by 1/√eps.
+            let limit = if h * w * width > 2 { 2e-5 } else { 2e-3 };
+            near(&what, &crate::group_norm(&x, &norm).unwrap(), &expected, limit);
+            near(&what, &crate::group_norm_silu(&x, &norm, [0; 4]).unwrap(), &silu, limit);
+        });
+    }
+}

@@ -6,7 +6,7 @@ use candle_core::{D, DType, Tensor, bail};
 use crate::blocks::{BlockType, widen_rows};
 use crate::e4m3::E4M3;
 use crate::filter::{Window, matrix};
-use crate::{Activation, ConvInput, ConvWeights, Epilogue, Padding, Result};
+use crate::{Activation, ConvInput, ConvWeights, Epilogue, GroupNorm, Padding, Result};
 
 /// Queries per block of [`attention`], so that memory does not grow with their number squared.
 const QUERY_BLOCK: usize = 1024;
@@ -301,6 +301,17 @@ pub fn channel_norm(x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
     let root = (x.dim(D::Minus1)? as f64).sqrt();
     let y = (wide.broadcast_div(&norm)? * root)?;
     y.broadcast_mul(&gamma.to_dtype(DType::F32)?)?.to_dtype(x.dtype())
+}
+
+/// See [`crate::group_norm`].
+pub fn group_norm(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
+    let (t, h, w, c) = x.dims4()?;
+    let wide = x.to_dtype(DType::F32)?.reshape((t, h * w, norm.groups, ()))?;
+    let centred = wide.broadcast_sub(&wide.mean_keepdim(3)?.mean_keepdim(1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(3)?.mean_keepdim(1)?;
+    let y = centred.broadcast_div(&(variance + norm.eps)?.sqrt()?)?.reshape((t, h, w, c))?;
+    let y = y.broadcast_mul(&norm.weight.to_dtype(DType::F32)?)?;
+    y.broadcast_add(&norm.bias.to_dtype(DType::F32)?)?.to_dtype(x.dtype())
 }
 
 /// See [`crate::pad_plane`].

@@ -1,4 +1,4 @@
-//! How activations lie: `[t, h, w, c]`, with zeros around their planes.
+//! How activations lie: `[t, h, w, c]`, with zeros around their planes; what norms are given.
 
 use candle_core::{DType, Tensor, bail};
 
@@ -6,6 +6,19 @@ use crate::Result;
 
 /// Zeros around a plane: top, bottom, left, right.
 pub type Padding = [usize; 4];
+
+/// The learned part of a group norm, and how it is divided.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupNorm<'a> {
+    /// `[c]`
+    pub weight: &'a Tensor,
+    /// `[c]`
+    pub bias: &'a Tensor,
+    /// Groups of channels; they divide c.
+    pub groups: usize,
+    /// What is added to the variance.
+    pub eps: f64,
+}
 
 /// Whether a tensor can be an activation of [`crate::conv`]: four dimensions, a type that computes.
 pub(crate) fn check_activation(what: &str, x: &Tensor) -> Result<[usize; 4]> {

@@ -185,14 +185,23 @@ mod x86 {
 
     use super::COLUMNS;
 
-    /// A product in registers of `$lanes` sums: two registers a row, at most as many rows as are
-    /// listed, and as many columns at a time as two registers hold.
-    macro_rules! product {
-        (
-            $(#[$meta:meta])* $name:ident, $step:ident, $features:literal, $lanes:literal,
-            [$zero:ident, $set:ident, $load_words:ident, $load:ident, $store:ident, $add:ident],
-            $most:literal: [$($count:literal)*]
-        ) => {
+    /// Calls a function that is made for a number of rows.
+    macro_rules! for_rows {
+        (@ $call:ident, $count:literal, ($($arg:expr),*)) => { $call::<$count>($($arg),*) };
+        ($rows:expr, $call:ident, $args:tt, [$($count:literal)*]) => {
+            // SAFETY: the callers' contract is that of the function.
+            unsafe {
+                match $rows {
+                    $($count => for_rows!(@ $call, $count, $args),)*
+                    _ => {}
+                }
+            }
+        };
+    }
+
+    /// A product in registers of 512 bits: `ROWS` rows of two registers of sums.
+    macro_rules! wide_product {
+        ($(#[$meta:meta])* $name:ident, $step:ident, $features:literal) => {
             $(#[$meta])*
             ///
             /// # Safety
@@ -207,8 +216,67 @@ mod x86 {
                 step: usize,
                 accumulate: bool,
             ) {
-                /// Sums of `R` of the `rows` rows.
                 #[target_feature(enable = $features)]
+                unsafe fn of<const R: usize>(
+                    depth: usize,
+                    a: *const u32,
+                    b: *const u32,
+                    c: *mut f32,
+                    step: usize,
+                    accumulate: bool,
+                ) {
+                    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+                    for k in 0..depth {
+                        // SAFETY: `b` holds 32 words for each `k`.
+                        let (left, right) = unsafe {
+                            let b = b.add(k * COLUMNS);
+                            (_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.add(16).cast()))
+                        };
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            // SAFETY: `a` holds `R` words for each `k`.
+                            let a = _mm512_set1_epi32(unsafe { *a.add(k * R + row) } as i32);
+                            sums[0] = $step(sums[0], a, left);
+                            sums[1] = $step(sums[1], a, right);
+                        }
+                    }
+                    for (row, sums) in sums.iter().enumerate() {
+                        for (half, sum) in sums.iter().enumerate() {
+                            // SAFETY: 32 numbers lie in each of the rows of `c`.
+                            unsafe {
+                                let place = c.add(row * step + half * 16);
+                                let before = match accumulate {
+                                    true => _mm512_loadu_ps(place),
+                                    false => _mm512_setzero_ps(),
+                                };
+                                _mm512_storeu_ps(place, _mm512_add_ps(before, *sum));
+                            }
+                        }
+                    }
+                }
+                for_rows!(rows, of, (depth, a, b, c, step, accumulate), [1 2 3 4 5 6 7 8 9 10 11 12]);
+            }
+        };
+    }
+
+    /// The same in registers of 256 bits, of which there are sixteen: at most six rows of two, and
+    /// the columns in two halves.
+    macro_rules! narrow_product {
+        ($(#[$meta:meta])* $name:ident, $step:ident) => {
+            $(#[$meta])*
+            ///
+            /// # Safety
+            /// As [`super::portable`], on a processor with these instructions.
+            #[target_feature(enable = "avx2,fma")]
+            pub(super) unsafe fn $name(
+                rows: usize,
+                depth: usize,
+                a: *const u32,
+                b: *const u32,
+                c: *mut f32,
+                step: usize,
+                accumulate: bool,
+            ) {
+                #[target_feature(enable = "avx2,fma")]
                 unsafe fn of<const R: usize>(
                     depth: usize,
                     (a, rows): (*const u32, usize),
@@ -217,76 +285,45 @@ mod x86 {
                     step: usize,
                     accumulate: bool,
                 ) {
-                    let mut sums = [[$zero(); 2]; R];
+                    let mut sums = [[_mm256_setzero_ps(); 2]; R];
                     for k in 0..depth {
-                        // SAFETY: `b` holds words of these columns for each `k`.
+                        // SAFETY: `b` holds 16 words of this half for each `k`.
                         let (left, right) = unsafe {
                             let b = b.add(k * COLUMNS);
-                            ($load_words(b.cast()), $load_words(b.add($lanes).cast()))
+                            let left = _mm256_loadu_si256(b.cast());
+                            (left, _mm256_loadu_si256(b.add(8).cast()))
                         };
                         for (row, sums) in sums.iter_mut().enumerate() {
                             // SAFETY: `a` holds `rows` words for each `k`, `R` of them ours.
-                            let a = $set(unsafe { *a.add(k * rows + row) } as i32);
+                            let a = _mm256_set1_epi32(unsafe { *a.add(k * rows + row) } as i32);
                             sums[0] = $step(sums[0], a, left);
                             sums[1] = $step(sums[1], a, right);
                         }
                     }
                     for (row, sums) in sums.iter().enumerate() {
                         for (half, sum) in sums.iter().enumerate() {
-                            // SAFETY: numbers of these columns lie in each of the rows of `c`.
+                            // SAFETY: 16 numbers of this half lie in each of the rows of `c`.
                             unsafe {
-                                let place = c.add(row * step + half * $lanes);
+                                let place = c.add(row * step + half * 8);
                                 let before = match accumulate {
-                                    true => $load(place),
-                                    false => $zero(),
+                                    true => _mm256_loadu_ps(place),
+                                    false => _mm256_setzero_ps(),
                                 };
-                                $store(place, $add(before, *sum));
+                                _mm256_storeu_ps(place, _mm256_add_ps(before, *sum));
                             }
                         }
                     }
                 }
-                for column in (0..COLUMNS).step_by(2 * $lanes) {
-                    for row in (0..rows).step_by($most) {
-                        // SAFETY: these columns, and rows from `row` on, lie inside; the caller's
-                        // contract is that of the function.
-                        unsafe {
-                            let (a, b) = (a.add(row), b.add(column));
-                            let c = c.add(row * step + column);
-                            match (rows - row).min($most) {
-                                $($count => of::<$count>(depth, (a, rows), b, c, step, accumulate),)*
-                                _ => {}
-                            }
-                        }
+                for half in [0, COLUMNS / 2] {
+                    for row in (0..rows).step_by(6) {
+                        // SAFETY: half a row of words, and row `row` of the others, lie inside.
+                        let (a, b, c) = unsafe { (a.add(row), b.add(half), c.add(row * step + half)) };
+                        let count = (rows - row).min(6);
+                        for_rows!(
+                            count, of, (depth, (a, rows), b, c, step, accumulate), [1 2 3 4 5 6]
+                        );
                     }
                 }
-            }
-        };
-    }
-
-    /// In registers of 512 bits, of which there are 32.
-    macro_rules! wide_product {
-        ($(#[$meta:meta])* $name:ident, $step:ident, $features:literal) => {
-            product! {
-                $(#[$meta])* $name, $step, $features, 16,
-                [
-                    _mm512_setzero_ps, _mm512_set1_epi32, _mm512_loadu_si512, _mm512_loadu_ps,
-                    _mm512_storeu_ps, _mm512_add_ps
-                ],
-                12: [1 2 3 4 5 6 7 8 9 10 11 12]
-            }
-        };
-    }
-
-    /// In registers of 256 bits, of which there are 16.
-    macro_rules! narrow_product {
-        ($(#[$meta:meta])* $name:ident, $step:ident) => {
-            product! {
-                $(#[$meta])* $name, $step, "avx2,fma", 8,
-                [
-                    _mm256_setzero_ps, _mm256_set1_epi32, _mm256_loadu_si256, _mm256_loadu_ps,
-                    _mm256_storeu_ps, _mm256_add_ps
-                ],
-                6: [1 2 3 4 5 6]
             }
         };
     }

@@ -121,7 +121,7 @@ mod tests {
             let even = byte + (byte & 1);
             assert_eq!(to_e4m3(middle), even, "{byte:#04x}");
             assert_eq!(to_e4m3(middle - near), byte, "{byte:#04x}");
-            assert_eq!(to_e4m3(-(middle + near)), byte + 1 | 0x80, "{byte:#04x}");
+            assert_eq!(to_e4m3(-(middle + near)), (byte + 1) | 0x80, "{byte:#04x}");
         }
         for (value, byte) in [(448.0, 0x7e), (1e30, 0x7e), (f32::INFINITY, 0x7e), (-500.0, 0xfe)] {
             assert_eq!(to_e4m3(value), byte, "{value}");

@@ -5,8 +5,9 @@ mod common;
 use candle_core::{DType, Tensor, Var};
 use common::{Random, close, same};
 use kino_kernels::{
-    Activation, ConvInput, ConvWeights, Epilogue, clamp_finite, composite, concat_channels, conv,
-    conv_sum, pixel_shuffle, shrink_bilinear, span_attention, warp,
+    Activation, ConvInput, ConvWeights, Epilogue, GroupNorm, clamp_finite, composite,
+    concat_channels, conv, conv_sum, group_norm, group_norm_silu, pixel_shuffle, shrink_bilinear,
+    span_attention, warp,
 };
 
 /// One convolution: frames of zeros, past frames, frames, height, width; channels; kernel; stride.
@@ -136,6 +137,28 @@ fn norm_padding_and_upsampling_equal_their_composite_forms() {
             let frames = composite::halves_to_frames(&x).unwrap();
             same(&kino_kernels::halves_to_frames(&x).unwrap(), &frames);
         }
+    }
+}
+
+#[test]
+fn group_norm_equals_its_composite_form() {
+    let mut random = Random::new(51);
+    for (shape, groups) in
+        [([1, 1, 1, 1], 1), ([2, 5, 7, 12], 4), ([1, 3, 2, 6], 6), ([1, 33, 20, 32], 1)]
+    {
+        let x = (random.tensor(&shape) + 3.0).unwrap();
+        let (weight, bias) = (random.tensor(&shape[3..]), random.tensor(&shape[3..]));
+        let norm = GroupNorm { weight: &weight, bias: &bias, groups, eps: 1e-6 };
+        let plain = composite::group_norm(&x, &norm).unwrap();
+        close(&group_norm(&x, &norm).unwrap(), &plain, 2e-5);
+        for padding in [[0; 4], [1; 4], [0, 1, 2, 3]] {
+            let silu = composite::pad_plane(&plain.silu().unwrap(), padding).unwrap();
+            close(&group_norm_silu(&x, &norm, padding).unwrap(), &silu, 2e-5);
+        }
+        let odd = GroupNorm { groups: 5, ..norm };
+        assert!(group_norm(&x, &odd).is_err(), "{shape:?} in 5 groups");
+        let short = random.tensor(&[shape[3] + 1]);
+        assert!(group_norm(&x, &GroupNorm { weight: &short, ..norm }).is_err());
     }
 }
 

@@ -11,6 +11,7 @@ mod format;
 mod gguf;
 mod header;
 mod layout;
+mod metadata;
 mod opened;
 mod part;
 mod safetensors;
@@ -23,9 +24,10 @@ pub(crate) use header::CONFIG;
 pub use header::StoredType;
 pub use layout::GgufValue;
 pub(crate) use layout::{FileLayout, NewTensor, lay_out_gguf, lay_out_safetensors};
+pub use metadata::FileMetadata;
 pub use opened::Checkpoint;
 pub(crate) use part::TensorEntry;
 pub use part::{Identity, PartFiles};
 pub use single::{
-    DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,
+    Cut, DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,
 };

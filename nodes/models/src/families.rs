@@ -1,5 +1,6 @@
 //! Families of models, each with its networks, configs and detection.
 
+pub mod flux;
 pub mod ltx;
 mod registry;
 pub mod wan;

@@ -11,6 +11,7 @@
 //! - [`image`]: encoders of pictures that families share.
 //! - [`upscale`]: networks that enlarge frames.
 //! - [`interpolate`]: networks that make frames between frames.
+//! - [`language`]: models that answer in text.
 //! - [`noise`]: normal numbers, the same on every platform.
 //! - [`sampling`]: the noise levels of a run, the steps down them, and what steers them.
 //!
@@ -21,11 +22,13 @@
 
 pub mod cancel;
 pub mod checkpoint;
+mod clip;
 pub mod convert;
 pub mod error;
 pub mod families;
 pub mod image;
 pub mod interpolate;
+pub mod language;
 mod mirror;
 pub mod model;
 mod names;

@@ -22,9 +22,11 @@ use crate::checkpoint::{
 use crate::error::{Error, Result};
 use crate::patch::Grid;
 use crate::preview::RgbMap;
-use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
+use crate::sampling::{
+    SchedulerConfig, StepCache, StepCacheKind, StepCacheRule, steps_of_strength,
+};
 use crate::tile::Tile;
-use crate::weight::Weights;
+use crate::weight::{FusedName, Weights};
 
 /// A family of models.
 pub trait Family: Send + Sync {
@@ -90,6 +92,9 @@ pub struct Component<S: ?Sized> {
 pub struct Model {
     /// Text to conditioning.
     pub text_encoder: Option<Component<dyn TextEncoderSpec>>,
+    /// Those that read the same prompt beside it (FLUX: T5 beside CLIP). Their outputs have other
+    /// names, and all together are the conditioning.
+    pub other_text_encoders: Vec<Component<dyn TextEncoderSpec>>,
     /// Pictures to conditioning.
     pub image_encoder: Option<Component<dyn ImageEncoderSpec>>,
     /// Patches to their velocity.
@@ -319,6 +324,18 @@ pub struct RunSize {
     pub step_cache: Option<StepCacheKind>,
 }
 
+/// How a denoiser is led by its text more strongly than it was trained to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuidanceInput {
+    /// By the difference to a second pass without the text (classifier-free guidance).
+    Passes,
+    /// It was distilled to be told how strongly ([`Packed::guidance`]), and one pass is enough
+    /// (FLUX.1 dev).
+    Embedded,
+    /// It was distilled for one strength: nothing leads it further (FLUX.1 schnell).
+    None,
+}
+
 /// What is known of a denoiser before its weights are read.
 pub trait DenoiserSpec: Send + Sync {
     /// What it can be given.
@@ -335,9 +352,33 @@ pub trait DenoiserSpec: Send + Sync {
         Ok(())
     }
 
+    /// How it is led by its text.
+    fn guidance(&self) -> GuidanceInput {
+        GuidanceInput::Passes
+    }
+
+    /// Whether it can make a clip of this grid: pictures alone, for example.
+    ///
+    /// # Errors
+    /// When it cannot; the message says what it makes.
+    fn check_grid(&self, _grid: Grid) -> Result<()> {
+        Ok(())
+    }
+
+    /// How many of a number of steps are run where `strength` of a given start is made anew, 0 for
+    /// none: cut to a whole number, unless the family's pipeline rounds otherwise.
+    fn steps_of_strength(&self, steps: usize, strength: f64) -> usize {
+        steps_of_strength(steps, strength)
+    }
+
     /// What the family's authors call a layer or weight in the files that they publish, where that
     /// is another name than the checkpoint's: files of adapters often have it.
     fn original_name(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// The layer of those files of which this one is some rows, where they have several as one.
+    fn fused_name(&self, _name: &str) -> Option<FusedName> {
         None
     }
 
@@ -389,6 +430,8 @@ pub struct Packed<'a> {
     /// How strongly the extra channels of each clip count, where they are a control: 1 as in
     /// training, 0 not at all. Empty where they are none.
     pub strengths: &'a [f64],
+    /// How strongly the text leads, for a denoiser that is told ([`GuidanceInput::Embedded`]).
+    pub guidance: Option<f64>,
     /// Frames a second of the clips, for a denoiser that is told
     /// ([`DenoiserInputs::frame_rate`]).
     pub frame_rate: Option<f64>,

@@ -16,7 +16,7 @@ pub use dpm::{DpmDerivative, DpmOptions, DpmSolver};
 pub use euler::Euler;
 pub use guidance::CfgScale;
 pub use lcm::Lcm;
-pub use levels::Schedule;
+pub use levels::{Schedule, steps_of_strength};
 pub use step_cache::{StepCache, StepCacheKind, StepCacheRule, TeaCacheFit, TeaCacheInput};
 pub use stepper::Solver;
 pub use sum::{SolverMethod, StepAt, StepNoise};

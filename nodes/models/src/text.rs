@@ -1,6 +1,7 @@
 //! From a prompt to the embeddings that a transformer reads: encoders that families share.
 
 pub mod clean;
+pub mod clip;
 mod config;
 mod detect;
 mod encoder;

@@ -16,7 +16,7 @@ pub use conv::Conv;
 pub use dense::{Adapter, Weight};
 pub use embedding::Embedding;
 pub use linear::Linear;
-pub use lora::{Lora, LoraMatch, LoraSpec};
+pub use lora::{FusedName, LayerNames, Lora, LoraMatch, LoraSpec};
 pub use norm::{LayerNorm, RmsNorm};
 pub(crate) use read::pieces;
 pub use residency::{BlockList, BlockSizes, Residency, WeightFit};

@@ -106,8 +106,15 @@ fn a_control_leads_as_in_the_reference() {
         let times = vec![417.0; patches.dim(0).unwrap() / grid.tokens()];
         let grids = vec![grid; times.len()];
         let timesteps = Timesteps::PerClip(&times);
-        let latents =
-            Packed { patches, extra, grids: &grids, timesteps, strengths, frame_rate: None };
+        let latents = Packed {
+            patches,
+            extra,
+            grids: &grids,
+            timesteps,
+            strengths,
+            frame_rate: None,
+            guidance: None,
+        };
         let mut blocks = 0;
         let mut tick = || {
             blocks += 1;
@@ -164,6 +171,7 @@ fn image_to_video_equals_the_reference() {
             timesteps: Timesteps::PerClip(&timesteps[..1]),
             strengths: &[],
             frame_rate: None,
+            guidance: None,
         };
         let found = dit.velocity_of(&latents, &[&context], &mut go_on).unwrap();
         let found = unpatchify(&found, grid, PATCH).unwrap();
@@ -341,6 +349,7 @@ fn clips_that_are_reused_stand_beside_those_that_are_computed() {
             timesteps,
             strengths: &[],
             frame_rate: None,
+            guidance: None,
         };
         let contexts = vec![&context; grids.len()];
         caches.iter_mut().for_each(|cache| cache.begin_step(step, 9));
@@ -389,6 +398,7 @@ fn clips_that_are_reused_stand_beside_those_that_are_computed() {
         timesteps,
         strengths: &[0.35],
         frame_rate: None,
+        guidance: None,
     };
     let expected = vace.velocity_of(&packed, &[&context], &mut go_on).unwrap();
     let mut own = cache(1e9);

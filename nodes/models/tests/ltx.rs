@@ -49,7 +49,8 @@ fn the_transformer_equals_the_reference() {
     let velocity = |patches: &Tensor, grids: &[Grid], times: &[f64], frame_rate| {
         let timesteps = Timesteps::PerToken(times);
         let (extra, strengths) = (None, &[][..]);
-        let packed = Packed { patches, extra, grids, timesteps, strengths, frame_rate };
+        let guidance = None;
+        let packed = Packed { patches, extra, grids, timesteps, strengths, frame_rate, guidance };
         dit.velocity(&packed, &vec![&text; grids.len()], &mut go_on)
     };
     let found = velocity(&x, &[grid], &times, Some(25.0)).unwrap();
@@ -74,6 +75,7 @@ fn the_transformer_equals_the_reference() {
         timesteps,
         strengths: &[],
         frame_rate: Some(25.0),
+        guidance: None,
     };
     let cancelled = dit.velocity(&packed, &[&text], &mut || {
         calls += 1;

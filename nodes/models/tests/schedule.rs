@@ -112,8 +112,8 @@ fn other_solvers_equal_the_reference() {
     }
 }
 
-/// Levels that depend on the number of tokens, that lie by steps, that end above 0, as diffusers has
-/// them within the rounding of f32 (`tests/ref/solvers/shifts.py`).
+/// Levels that depend on the number of tokens, that lie by steps, that end above 0, as diffusers
+/// has them within the rounding of f32 (`tests/ref/solvers/shifts.py`).
 #[test]
 fn levels_by_tokens_equal_the_reference() {
     let cases = std::fs::read(reference("solvers/shifts.json")).unwrap();

@@ -210,7 +210,12 @@ impl Model {
 
     /// Why rows of this model fall short, where they do.
     pub(crate) fn reason(&self) -> &'static str {
-        ""
+        match (self.kind, self.compute) {
+            (Kind::Decode | Kind::Encode, "bf16") => {
+                "ours widens the weights and computes in f32: it has no convolution of bf16"
+            }
+            _ => "",
+        }
     }
 
     /// Additions and multiplications of one call; none where that is not counted.

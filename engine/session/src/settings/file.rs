@@ -304,6 +304,8 @@ fn read_value(setting: &Setting, value: &Ast<'_>, base: &Path) -> Result<Setting
                 SettingKind::Folder | SettingKind::Program => "a path in quotes",
                 SettingKind::Folders => "a list of paths such as [\"/models\"]",
                 SettingKind::Device => "a device such as \"cpu\"",
+                SettingKind::Address => "an address in quotes",
+                SettingKind::Name => "a name in quotes",
             };
             Err(format!("expected {expected}, found {}", other.noun()))
         }

@@ -71,7 +71,12 @@ fn open(
     if model == MOTION {
         return Ok(None);
     }
-    let source = network_file(services, ("model", model), &[], "a model is `motion`, or")?;
+    let source = network_file(
+        services,
+        ("model", model),
+        &[],
+        "a model is `motion`, or a safetensors file",
+    )?;
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
     let opened = models.open_interpolator(&source, planned).map_err(network_error("model"))?;
     opened.allowed(services, "model").map(Some)

@@ -78,7 +78,7 @@ fn open(
             digest: kino_shapes::VIDEO_X4_DIGEST,
         },
         path => {
-            let what = "a model is `lanczos`, `video-x4`, or";
+            let what = "a model is `lanczos`, `video-x4`, or a safetensors file";
             network_file(services, ("model", path), &KINDS, what)?
         }
     };

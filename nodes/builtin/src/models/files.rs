@@ -1,5 +1,5 @@
 //! Networks that stand alone in a file, opened: those that enlarge frames, those that make frames
-//! between frames; in the binary, and files of users.
+//! between frames, language models; in the binary, and files of users.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -146,6 +146,12 @@ impl<S: ?Sized> OpenNetwork<S> {
         vec![PlannedWeights { id: self.weights_id(), bytes: self.weight_bytes() }]
     }
 
+    /// The same with so many bytes that are loaded beside them.
+    pub(crate) fn planned_with(&self, bytes: u64) -> Vec<PlannedWeights> {
+        let bytes = self.weight_bytes().saturating_add(bytes);
+        vec![PlannedWeights { id: self.weights_id(), bytes }]
+    }
+
     /// Whether this is the network of a fingerprint.
     pub(super) fn is(&self, fingerprint: &str) -> bool {
         self.fingerprint() == fingerprint
@@ -224,7 +230,7 @@ d.items()}, sys.argv[2])\" model.pth model.safetensors";
 
 /// The file of a network that a graph names at `port`: in the local Hugging Face cache, relative to
 /// the graph, or in what ComfyUI calls the folders of `kinds` among those of models; `what` says
-/// what may stand there.
+/// what may stand there, a file last.
 ///
 /// # Errors
 /// When there is no such file, or the run may not read it.
@@ -236,7 +242,7 @@ pub(crate) fn network_file(
 ) -> Result<NetworkSource, PlanError> {
     let real = |path: PathBuf| NetworkSource::File(path.canonicalize().unwrap_or(path));
     if path.trim().is_empty() {
-        let hint = format!("{what} a safetensors file (relative to the graph)");
+        let hint = format!("{what} (relative to the graph)");
         return Err(PlanError::at(port, "no model is named").hint(hint));
     }
     if let Some(found) = hub_file(port, path, &policy(services))? {
@@ -252,7 +258,7 @@ pub(crate) fn network_file(
     }
     let message = format!("{} does not exist", own.display());
     let hint = format!(
-        "{what} a safetensors file (relative to the graph or to a folder of the setting `models`), or \
+        "{what} (relative to the graph or to a folder of the setting `models`), or \
          hf:OWNER/NAME/PATH{}",
         folders.looked(path, kinds)
     );

@@ -39,7 +39,8 @@ impl OpenModel {
         for Component { part, spec } in parts.denoiser.iter().chain(low_noise) {
             found.probe(&checkpoint, part, |weights| spec.load(weights).map(drop));
         }
-        if let Some(Component { part, spec }) = &parts.text_encoder {
+        for Component { part, spec } in parts.text_encoder.iter().chain(&parts.other_text_encoders)
+        {
             found.probe(&checkpoint, part, |weights| spec.probe(weights));
         }
         if let Some(Component { part, spec }) = &parts.image_encoder {
@@ -136,6 +137,8 @@ pub struct Handle<S: ?Sized> {
     pub identity: [u8; 32],
     /// The expert that takes over at low noise levels, where the part has two.
     pub low_noise: Option<LowNoise<S>>,
+    /// Others that read the same beside it: text encoders whose outputs have other names.
+    pub others: Vec<Arc<Handle<S>>>,
     /// Adapters beside its weights, in the order in which they were applied.
     pub(crate) adapters: Vec<AdapterHandle>,
 }
@@ -247,7 +250,12 @@ pub type DitHandle = Handle<dyn DenoiserSpec>;
 pub type VaeHandle = Handle<dyn VideoVae>;
 
 impl TextHandle {
-    /// The memory of its weights in bytes, in the type in which it computes.
+    /// All encoders of the model, this one first.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        [self].into_iter().chain(self.others.iter().map(|other| &**other))
+    }
+
+    /// The memory of its own weights in bytes, in the type in which it computes.
     pub fn weight_bytes(&self) -> u64 {
         self.files.weight_bytes(self.dtype, &[""])
     }
@@ -317,6 +325,7 @@ impl DitHandle {
             asked: Arc::clone(&self.asked),
             identity: self.identity,
             low_noise,
+            others: self.others.clone(),
             adapters: self.adapters.iter().cloned().chain(adapter).collect(),
         }
     }

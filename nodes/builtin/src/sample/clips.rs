@@ -128,6 +128,8 @@ pub(super) struct Packed {
     extra: Option<Tensor>,
     /// How strongly each clip follows its control, where there are some.
     strengths: Vec<f64>,
+    /// How strongly the texts lead, where the transformer is told.
+    guidance: Option<f64>,
     /// The tokens that are given.
     held: Option<Held>,
     clips: Vec<Clip>,
@@ -199,6 +201,7 @@ impl Packed {
             timesteps,
             extra,
             strengths,
+            guidance: None,
             held,
             clips: patches.clips.clone(),
             frame_rate: inputs.frame_rate,
@@ -223,6 +226,11 @@ impl Packed {
     /// The same with a step cache.
     pub(super) fn with_cache(self, cache: Option<CacheChoice>) -> Self {
         Packed { cache, ..self }
+    }
+
+    /// The same for a transformer that is told how strongly texts lead.
+    pub(super) fn with_guidance(self, guidance: Option<f64>) -> Self {
+        Packed { guidance, ..self }
     }
 
     /// The same with clips of another frame rate than the denoiser's own.
@@ -418,6 +426,7 @@ impl Packed {
         };
         let (patches, grids, extra) = (&input, &grids, extra.as_ref());
         let strengths = &strengths;
+        let guidance = self.guidance;
         let latents = kino_models::model::Packed {
             patches,
             extra,
@@ -425,6 +434,7 @@ impl Packed {
             timesteps,
             strengths,
             frame_rate: self.frame_rate,
+            guidance,
         };
         if caches.is_empty() {
             return self.dit()?.velocity(&latents, &contexts, check_cancel).node();

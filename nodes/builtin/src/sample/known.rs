@@ -27,10 +27,9 @@ pub(super) fn noised(data: &Tensor, noise: &Tensor, sigma: f64) -> Result<Tensor
     Ok(((data * (1.0 - sigma))? + (noise * sigma)?)?)
 }
 
-/// The steps that a start of this strength leaves out: `strength` of them are run, cut to a whole
-/// number (`get_timesteps` of diffusers' `pipeline_wan_video2video.py`).
-pub(super) fn skipped(steps: usize, strength: f64) -> Result<usize, PlanError> {
-    let run = ((steps as f64 * strength) as usize).min(steps);
+/// The steps that a start of this strength leaves out, where so many are run.
+pub(super) fn skipped(run: usize, (steps, strength): (usize, f64)) -> Result<usize, PlanError> {
+    let run = run.min(steps);
     if run > 0 {
         return Ok(steps - run);
     }
@@ -204,6 +203,8 @@ fn of_latent(
 
 #[cfg(test)]
 mod tests {
+    use kino_models::sampling::steps_of_strength;
+
     use super::*;
 
     #[test]
@@ -217,9 +218,10 @@ mod tests {
             (100, 0.29, 28), // 0.29·100 is 28.999…
             (3, 0.34, 1),
         ] {
-            assert_eq!(skipped(steps, strength), Ok(steps - run), "{strength} of {steps}");
+            let found = skipped(steps_of_strength(steps, strength), (steps, strength));
+            assert_eq!(found, Ok(steps - run), "{strength} of {steps}");
         }
-        let error = skipped(10, 0.09).unwrap_err();
+        let error = skipped(0, (10, 0.09)).unwrap_err();
         assert_eq!(error.message, "a strength of 0.09 leaves none of 10 steps to run");
         assert_eq!(error.hint.unwrap(), "take more steps, or a strength of at least 0.1");
     }

@@ -1,6 +1,7 @@
 //! Nodes without a graph: inputs by name, defaults filled in, infers and runs.
 #![allow(dead_code, unreachable_pub)] // each test file uses a part
 
+pub mod flux;
 pub mod single;
 
 use std::collections::HashMap;

@@ -120,18 +120,7 @@ pub(super) fn number_of(name: &str) -> Option<u32> {
 /// # Errors
 /// A truncated file, or a header that does not follow the format.
 pub(super) fn read(file: &DataFile) -> Result<Header> {
-    let mut reader = Reader { file, at: 4, piece: Vec::new(), piece_start: 0 };
-    let version = reader.u32("the version")?;
-    match version {
-        2 | 3 => {}
-        _ if matches!(version.swap_bytes(), 1..=3) => {
-            return reader.invalid("it is big-endian; only little-endian files are read");
-        }
-        1 => return reader.invalid("it is of version 1; convert it with a current llama.cpp"),
-        _ => return reader.invalid(format!("it is of version {version}; 2 and 3 are read")),
-    }
-    let tensors = reader.count("tensors")?;
-    let entries = reader.count("entries of metadata")?;
+    let (mut reader, tensors, entries) = Reader::begin(file)?;
     let metadata = reader.metadata(entries)?;
     let mut found = Vec::new();
     let mut names = HashSet::new();
@@ -239,7 +228,7 @@ fn placed(
 }
 
 /// Reads a header from front to back.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     file: &'a DataFile,
     at: u64,
     /// Bytes of the file from `piece_start` on.
@@ -250,8 +239,29 @@ struct Reader<'a> {
 /// Bytes that are read of the file at a time.
 const PIECE: u64 = 1 << 16;
 
-impl Reader<'_> {
-    fn invalid<T>(&self, reason: impl Into<String>) -> Result<T> {
+impl<'a> Reader<'a> {
+    /// Begins with the header of a file; tells how many tensors and entries of metadata it has.
+    ///
+    /// # Errors
+    /// When it is of a version that is not read, or has too many of them.
+    pub(super) fn begin(file: &'a DataFile) -> Result<(Self, u64, u64)> {
+        let mut reader = Reader { file, at: 4, piece: Vec::new(), piece_start: 0 };
+        let version = reader.u32("the version")?;
+        match version {
+            2 | 3 => {}
+            _ if matches!(version.swap_bytes(), 1..=3) => {
+                return reader.invalid("it is big-endian; only little-endian files are read");
+            }
+            1 => return reader.invalid("it is of version 1; convert it with a current llama.cpp"),
+            _ => return reader.invalid(format!("it is of version {version}; 2 and 3 are read")),
+        }
+        let tensors = reader.count("tensors")?;
+        let entries = reader.count("entries of metadata")?;
+        Ok((reader, tensors, entries))
+    }
+
+    /// An error about the header.
+    pub(super) fn invalid<T>(&self, reason: impl Into<String>) -> Result<T> {
         Err(Error::Gguf { file: self.file.name().to_owned(), reason: reason.into() })
     }
 
@@ -273,7 +283,7 @@ impl Reader<'_> {
     }
 
     /// Bytes of a short field.
-    fn bytes(&mut self, length: u64, what: &str) -> Result<&[u8]> {
+    pub(super) fn bytes(&mut self, length: u64, what: &str) -> Result<&[u8]> {
         let start = self.skip(length, what)?;
         let known = self.piece_start + self.piece.len() as u64;
         if start < self.piece_start || start + length > known {
@@ -286,17 +296,20 @@ impl Reader<'_> {
         Ok(&self.piece[first..first + length as usize])
     }
 
-    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
+    /// A field of so many bytes.
+    pub(super) fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
         let mut array = [0; N];
         array.copy_from_slice(self.bytes(N as u64, what)?);
         Ok(array)
     }
 
-    fn u32(&mut self, what: &str) -> Result<u32> {
+    /// A number of 32 bits.
+    pub(super) fn u32(&mut self, what: &str) -> Result<u32> {
         Ok(u32::from_le_bytes(self.array(what)?))
     }
 
-    fn u64(&mut self, what: &str) -> Result<u64> {
+    /// A number of 64 bits.
+    pub(super) fn u64(&mut self, what: &str) -> Result<u64> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
@@ -308,7 +321,8 @@ impl Reader<'_> {
         }
     }
 
-    fn name(&mut self, what: &str) -> Result<String> {
+    /// A name: a short text.
+    pub(super) fn name(&mut self, what: &str) -> Result<String> {
         let (at, length) = (self.at, self.u64(&format!("the length of {what}"))?);
         if length > LONGEST_NAME {
             return self.invalid(format!(
@@ -401,7 +415,7 @@ impl Reader<'_> {
     }
 
     /// Moves over a value of the metadata.
-    fn skip_value(&mut self, key: &str, kind: u32, depth: usize) -> Result<()> {
+    pub(super) fn skip_value(&mut self, key: &str, kind: u32, depth: usize) -> Result<()> {
         let size = match kind {
             0 | 1 | 7 => 1,
             2 | 3 => 2,

@@ -200,8 +200,9 @@ impl Checkpoint {
         add_json(&mut hasher, &config);
         hasher.update(&self.part(name)?.identity().content);
         // A text encoder is loaded with its tokenizer, without which it gives other embeddings.
-        if name == part_names::TEXT_ENCODER {
-            let inside = |path: &&String| path.starts_with("tokenizer/");
+        if let Some(number) = name.strip_prefix(part_names::TEXT_ENCODER) {
+            let tokenizer = format!("tokenizer{number}/");
+            let inside = |path: &&String| path.starts_with(&tokenizer);
             for path in self.configs.keys().filter(inside) {
                 add(&mut hasher, path, &self.bytes(path)?);
             }

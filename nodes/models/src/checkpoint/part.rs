@@ -1,12 +1,15 @@
 //! The weight files of one part of a model: names → type, shape, bytes; and what identifies them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use candle_core::DType;
 
 use super::file::{self, DataFile};
 use super::format;
 use super::header::{CONFIG, Header, StoredTensor, StoredType};
+use super::metadata::FileMetadata;
+use super::single::Cut;
 use crate::error::{Error, Result};
 
 /// Files up to this length are hashed whole.
@@ -91,6 +94,46 @@ impl PartFiles {
         self
     }
 
+    /// The same weights, of which each layer that `cut` knows stands as the layers that its rows are.
+    /// What lies beside a weight (bias, scales, marks) goes with the rows, or to each of them where it
+    /// is one for all. Nothing is read: each is a part of the file. A layer whose rows do not divide so
+    /// stays as it is.
+    #[must_use]
+    pub(crate) fn cut(mut self, cut: &Cut) -> Self {
+        let names: Vec<String> = self.place.keys().cloned().collect();
+        let mut pieces = Vec::new();
+        for name in names {
+            let Some((layer, tensor)) = name.rsplit_once('.') else { continue };
+            let shares = cut(layer);
+            let of: usize = shares.iter().map(|(_, share)| share).sum();
+            let rows = self.shape(&format!("{layer}.weight")).and_then(|shape| shape.first());
+            let Some(rows) = rows.copied().filter(|rows| of > 0 && rows % of == 0) else {
+                continue;
+            };
+            let mut from = 0;
+            for (piece, share) in shares {
+                let range = rows / of * from..rows / of * (from + share);
+                from += share;
+                pieces.push((name.clone(), format!("{piece}.{tensor}"), (range, rows)));
+            }
+        }
+        for (whole, piece, (range, rows)) in pieces {
+            let Some(&(index, number)) = self.place.get(&whole) else { continue };
+            let tensors = &mut self.files[index].header.tensors;
+            let Some(part) = tensors.get(number).and_then(|own| rows_of(own, range, rows)) else {
+                self.place.insert(piece, (index, number));
+                continue;
+            };
+            tensors.push(StoredTensor { name: piece.clone(), ..part });
+            self.place.insert(piece, (index, tensors.len() - 1));
+        }
+        self.place.retain(|name, _| {
+            let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
+            cut(layer).is_empty()
+        });
+        self
+    }
+
     /// Only those weights whose names are taken, of the same files.
     #[must_use]
     pub(crate) fn keeping(mut self, is_taken: impl Fn(&str) -> bool) -> Self {
@@ -141,6 +184,16 @@ impl PartFiles {
     pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
         let mut headers = self.files.iter().map(|file| &file.header.metadata);
         headers.find_map(|said| said.get(key)).map(String::as_str)
+    }
+
+    /// What the first file, a GGUF, says beside its tensors under the keys that are asked for; none
+    /// where it is of another format.
+    ///
+    /// # Errors
+    /// When the header cannot be read any more, or has a list that is too long.
+    pub fn gguf_metadata(&self, keep: &dyn Fn(&str) -> bool) -> Result<Option<FileMetadata>> {
+        let Some(WeightFile { file, .. }) = self.files.first() else { return Ok(None) };
+        FileMetadata::read(file, keep)
     }
 
     /// What the file says that the config of its part was.
@@ -240,6 +293,26 @@ impl PartFiles {
         let nearest = kino_port::nearest(name, names).map(str::to_owned);
         Error::MissingWeight { file: self.folder.clone(), name: name.to_owned(), nearest }
     }
+}
+
+/// Some rows of a tensor of `rows`; none where it has not so many, or they are no whole bytes.
+fn rows_of(whole: &StoredTensor, range: Range<usize>, rows: usize) -> Option<StoredTensor> {
+    let (first, inner) = whole.shape.split_first()?;
+    let bytes = whole.length.checked_div(rows as u64)?;
+    if *first != rows || bytes * rows as u64 != whole.length {
+        return None;
+    }
+    if let (Some(StoredType::Blocks(blocks)), inner) = (whole.stored, inner.last()) {
+        blocks.bytes_of(*inner?)?; // rows of whole blocks
+    }
+    Some(StoredTensor {
+        name: String::new(),
+        stored: whole.stored,
+        type_name: whole.type_name.clone(),
+        shape: [&[range.len()], inner].concat(),
+        offset: whole.offset + range.start as u64 * bytes,
+        length: range.len() as u64 * bytes,
+    })
 }
 
 impl std::fmt::Debug for PartFiles {

@@ -18,12 +18,19 @@ pub mod part_names {
     pub const VAE: &str = "vae";
     /// The text encoder.
     pub const TEXT_ENCODER: &str = "text_encoder";
+    /// A second text encoder, which reads the same prompt (FLUX: T5 beside CLIP).
+    pub const TEXT_ENCODER_2: &str = "text_encoder_2";
     /// The image encoder.
     pub const IMAGE_ENCODER: &str = "image_encoder";
 }
 
 /// Gives the name that a weight has in the diffusers layout; none where it has none.
 pub type Rename = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// Gives the layers that are the rows of one layer of a file, in order, each with its share of
+/// them; none where it is one layer in the diffusers layout, too. The names are those of layers,
+/// without their weights; those that come out are of the diffusers layout.
+pub type Cut = Box<dyn Fn(&str) -> Vec<(String, usize)> + Send + Sync>;
 
 /// What a family finds a file to be, by the names and shapes of its weights.
 pub struct DetectedPart {
@@ -33,6 +40,28 @@ pub struct DetectedPart {
     pub config: Value,
     /// Names of weights, as that layout has them.
     pub rename: Rename,
+    /// Layers that the file has as one, where it has some.
+    pub cut: Option<Cut>,
+}
+
+impl DetectedPart {
+    /// A part whose layers are those of the diffusers layout, whatever they are called.
+    pub fn new(
+        part: &'static str,
+        config: Value,
+        rename: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { part, config, rename: Box::new(rename), cut: None }
+    }
+
+    /// The same of a file that has some layers as one.
+    #[must_use]
+    pub fn with_cut(
+        self,
+        cut: impl Fn(&str) -> Vec<(String, usize)> + Send + Sync + 'static,
+    ) -> Self {
+        Self { cut: Some(Box::new(cut)), ..self }
+    }
 }
 
 /// In which format a part that stands alone is written.

@@ -18,7 +18,11 @@ pub struct Families(Vec<Arc<dyn Family>>);
 impl Default for Families {
     /// Those that are built in.
     fn default() -> Self {
-        Self(vec![Arc::new(super::wan::Wan), Arc::new(super::ltx::Ltx)])
+        Self(vec![
+            Arc::new(super::wan::Wan),
+            Arc::new(super::ltx::Ltx),
+            Arc::new(super::flux::Flux),
+        ])
     }
 }
 
@@ -64,14 +68,25 @@ impl Families {
         for (part, path) in singles {
             let name = path.display().to_string();
             let files = of_bundle(PartFiles::of_file(DataFile::open(path, &name)?)?, part);
-            let (own, DetectedPart { part: found, config, rename }) = self.detect(&files)?;
+            let (own, detected) = self.detect(&files, family)?;
+            let DetectedPart { part: found, config, rename, cut } = detected;
             if !fits(part, found) {
                 let reason = format!("this is {}, not {}", article(found), article(part));
                 return Err(Error::Config { file: name, reason });
             }
+            // Which of two text encoders a file is, the family of the model knows.
+            let part = if is_encoder(part) && family.is_some() { found } else { *part };
+            if parts.iter().any(|(other, _)| *other == part) {
+                let reason = format!("this is {}, and there is one already", article(part));
+                return Err(Error::Config { file: name, reason });
+            }
             family = family.or(Some(own));
             configs.push((format!("{part}/config.json"), config.to_string().into_bytes()));
-            parts.push((*part, config));
+            parts.push((part, config));
+            let files = match &cut {
+                Some(cut) => files.cut(cut),
+                None => files,
+            };
             let files = Arc::new(files.renamed(rename));
             opened.push(SinglePart { part, path: path.clone(), files });
         }
@@ -87,7 +102,7 @@ impl Families {
     /// # Errors
     /// When no family knows it, or the one that does cannot tell its sizes.
     pub fn identify(&self, files: &PartFiles) -> Result<(&str, &'static str)> {
-        self.detect(files).map(|(family, found)| (family.name(), found.part))
+        self.detect(files, None).map(|(family, found)| (family.name(), found.part))
     }
 
     /// The name of the family that recognises a checkpoint.
@@ -117,9 +132,14 @@ impl Families {
         })
     }
 
-    /// The family that knows a file, and which of its parts the file is.
-    fn detect(&self, files: &PartFiles) -> Result<(&Arc<dyn Family>, DetectedPart)> {
-        for family in &self.0 {
+    /// The family that knows a file, and which of its parts the file is. That of the model is asked
+    /// first, where it is known: families share encoders.
+    fn detect<'a>(
+        &'a self,
+        files: &PartFiles,
+        first: Option<&'a Arc<dyn Family>>,
+    ) -> Result<(&'a Arc<dyn Family>, DetectedPart)> {
+        for family in first.into_iter().chain(&self.0) {
             if let Some(found) = family.detect(files)? {
                 return Ok((family, found));
             }
@@ -156,9 +176,17 @@ fn of_bundle(files: PartFiles, part: &str) -> PartFiles {
     }
 }
 
-/// Whether a file of one part may stand for another: a transformer is either expert.
+/// Whether a file of one part may stand for another: a transformer is either expert, and of text
+/// encoders the config says which is which.
 fn fits(part: &str, found: &str) -> bool {
-    part == found || (part, found) == (part_names::LOW_NOISE, part_names::TRANSFORMER)
+    part == found
+        || (part, found) == (part_names::LOW_NOISE, part_names::TRANSFORMER)
+        || is_encoder(part) && is_encoder(found)
+}
+
+/// Whether a part is a text encoder.
+fn is_encoder(part: &str) -> bool {
+    [part_names::TEXT_ENCODER, part_names::TEXT_ENCODER_2].contains(&part)
 }
 
 /// A part, in words.
@@ -166,7 +194,7 @@ fn article(part: &str) -> &'static str {
     match part {
         part_names::TRANSFORMER | part_names::LOW_NOISE => "a transformer",
         part_names::VAE => "a VAE",
-        part_names::TEXT_ENCODER => "a text encoder",
+        part_names::TEXT_ENCODER | part_names::TEXT_ENCODER_2 => "a text encoder",
         _ => "an image encoder",
     }
 }

@@ -2,10 +2,10 @@
 //! states of its patches before the last layer.
 
 use candle_core::{DType, Tensor};
-use kino_kernels::{self as kernels, LinearEpilogue};
 
-use super::config::{Activation, ClipConfig};
+use super::config::ClipConfig;
 use crate::cancel::CheckCancel;
+use crate::clip::Layer;
 use crate::error::{Error, Result};
 use crate::weight::{LayerNorm, Linear, Weights};
 
@@ -38,7 +38,9 @@ impl ClipVision {
         let positions = (config.rows(), width);
         // What is read are the states before the last layer.
         let layers = (0..config.num_hidden_layers - 1)
-            .map(|index| Layer::load(config, &weights.scope("encoder.layers").scope(index)))
+            .map(|index| {
+                Layer::load(&config.layers(), &weights.scope("encoder.layers").scope(index))
+            })
             .collect::<Result<_>>()?;
         Ok(Self {
             patches: Linear::new(kernel, None),
@@ -75,67 +77,9 @@ impl ClipVision {
         let x = (all + &self.positions)?.to_dtype(self.dtype)?; // [rows, hidden]
         let mut x = self.norm.forward(&x)?;
         for layer in &self.layers {
-            x = layer.forward(&x)?;
+            x = layer.forward(&x, None)?;
             check_cancel()?;
         }
         Ok(x)
-    }
-}
-
-/// Attention and feed-forward, each after a norm and added to its input.
-#[derive(Debug)]
-struct Layer {
-    norms: [LayerNorm; 2],
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
-    widen: Linear,
-    narrow: Linear,
-    heads: usize,
-    activation: Activation,
-}
-
-impl Layer {
-    fn load(config: &ClipConfig, weights: &Weights) -> Result<Self> {
-        let (width, inner, eps) =
-            (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
-        let attention = weights.scope("self_attn");
-        let linear = |name: &str| Linear::load(&attention.scope(name), width, width);
-        let norm = |name: &str| LayerNorm::load(&weights.scope(name), width, eps);
-        let feed = weights.scope("mlp");
-        Ok(Self {
-            norms: [norm("layer_norm1")?, norm("layer_norm2")?],
-            query: linear("q_proj")?,
-            key: linear("k_proj")?,
-            value: linear("v_proj")?,
-            out: linear("out_proj")?,
-            widen: Linear::load(&feed.scope("fc1"), width, inner)?,
-            narrow: Linear::load(&feed.scope("fc2"), inner, width)?,
-            heads: config.num_attention_heads,
-            activation: config.hidden_act,
-        })
-    }
-
-    /// `[rows, hidden]` → the same shape.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (rows, width) = x.dims2()?;
-        let y = self.norms[0].forward(x)?;
-        let split = |t: Tensor| t.reshape((rows, self.heads, ()))?.transpose(0, 1);
-        let (query, key) = (split(self.query.forward(&y)?)?, split(self.key.forward(&y)?)?);
-        let value = split(self.value.forward(&y)?)?; // [heads, rows, head]
-        let scale = ((width / self.heads) as f64).sqrt().recip();
-        let mixed = kernels::attention(&query, &key, &value, scale)?;
-        let mixed = mixed.transpose(0, 1)?.reshape((rows, width))?;
-        let x = self.out.finished(&mixed, LinearEpilogue::Add(x))?;
-        let y = self.widen.forward(&self.norms[1].forward(&x)?)?;
-        let y = match self.activation {
-            Activation::Gelu => kernels::gelu(&y)?,
-            Activation::QuickGelu => {
-                let gate = ((&y * -1.702)?.exp()? + 1.0)?.recip()?; // the logistic function
-                (y * gate)?
-            }
-        };
-        self.narrow.finished(&y, LinearEpilogue::Add(&x))
     }
 }

@@ -5,17 +5,8 @@ use kino_kernels::Filter;
 use serde::Deserialize;
 
 use crate::checkpoint::{ModelFiles, invalid, require_positive, require_sizes, unsupported};
+use crate::clip::{Activation, LayerSizes};
 use crate::error::Result;
-
-/// The activation of the feed-forward layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// GELU in its exact form.
-    Gelu,
-    /// x·sigmoid(1.702·x).
-    QuickGelu,
-}
 
 /// The sizes of `CLIPVisionModel`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -105,6 +96,17 @@ impl ClipConfig {
             return Ok(());
         };
         Err(invalid(folder, file, reason))
+    }
+
+    /// The sizes of its layers.
+    pub(super) fn layers(&self) -> LayerSizes {
+        LayerSizes {
+            width: self.hidden_size,
+            inner: self.intermediate_size,
+            heads: self.num_attention_heads,
+            eps: self.layer_norm_eps,
+            activation: self.hidden_act,
+        }
     }
 
     /// Patches along each side; what is left over at the right and below is not seen.

@@ -13,9 +13,9 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
     let wrapper = ["vision_model.", ""]
         .into_iter()
         .find(|wrapper| files.shape(&format!("{wrapper}embeddings.class_embedding")).is_some())?;
-    let rename = Box::new(|name: &str| Some(name.to_owned()));
+    let rename = |name: &str| Some(name.to_owned());
     if let Some(config) = files.own_config() {
-        return Some(DetectedPart { part: part_names::IMAGE_ENCODER, config, rename });
+        return Some(DetectedPart::new(part_names::IMAGE_ENCODER, config, rename));
     }
     let shape = |name: &str| files.shape(&format!("{wrapper}{name}"));
     let &[width, 3, side, _] = shape("embeddings.patch_embedding.weight")? else { return None };
@@ -33,7 +33,7 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         // OpenAI's own, up to ViT-L, have the quick form; those after it the exact one.
         "hidden_act": if width > 1024 { "gelu" } else { "quick_gelu" },
     });
-    Some(DetectedPart { part: part_names::IMAGE_ENCODER, config, rename })
+    Some(DetectedPart::new(part_names::IMAGE_ENCODER, config, rename))
 }
 
 /// How such an encoder stands alone in a file: by the names of transformers, as ComfyUI reads it.

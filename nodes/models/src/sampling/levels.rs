@@ -198,6 +198,12 @@ impl Schedule {
     }
 }
 
+/// The steps that are run of a start of this strength, cut to a whole number (`get_timesteps` of
+/// diffusers' `pipeline_wan_video2video.py`).
+pub fn steps_of_strength(steps: usize, strength: f64) -> usize {
+    ((steps as f64 * strength) as usize).min(steps)
+}
+
 /// λ = ln((1−σ)/σ), half the logarithm of the signal-to-noise ratio: ∞ for data.
 pub(super) fn lambda(sigma: f64) -> f64 {
     (1.0 - sigma).ln() - sigma.ln()

@@ -111,7 +111,7 @@ pub(crate) fn detect(files: &PartFiles, form: &PromptForm) -> Option<DetectedPar
         "feed_forward_proj": "gated-gelu",
     });
     let config = files.own_config().unwrap_or(derived);
-    Some(DetectedPart { part: form.encoder, config, rename: Box::new(rename) })
+    Some(DetectedPart::new(form.encoder, config, rename))
 }
 
 /// The tokenizer for such an encoder, as files of a model: path and contents.

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::dense::Weight;
+use super::linear::Linear;
 use super::weights::Weights;
 use crate::error::Result;
 
@@ -25,6 +26,12 @@ impl Embedding {
         let (dtype, device) = (weights.dtype(), weights.device().clone());
         let table = weights.table(rows, width)?;
         Ok(Self { table, rows, dtype, device })
+    }
+
+    /// The linear layer without bias whose matrix the table is, which it shares: the output of a
+    /// language model that has none of its own.
+    pub fn as_linear(&self) -> Linear {
+        Linear::new(self.table.clone(), None)
     }
 
     /// How many rows there are.

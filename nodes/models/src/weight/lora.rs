@@ -116,6 +116,51 @@ pub struct LoraSpec {
 struct Change {
     layer: String,
     tensors: Layer,
+    /// Which rows of what the file has are the layer's, where it has several layers as one.
+    rows: Option<Rows>,
+}
+
+/// Some rows of a layer, as shares of all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rows {
+    from: usize,
+    to: usize,
+    of: usize,
+}
+
+impl Rows {
+    /// How many these are of so many; none where they do not divide.
+    fn count(rows: Option<&Self>, of: usize) -> Option<usize> {
+        match rows {
+            None => Some(of),
+            Some(own) => of.is_multiple_of(own.of).then(|| of / own.of * (own.to - own.from)),
+        }
+    }
+
+    /// These rows of a tensor.
+    fn cut(rows: Option<&Self>, whole: Tensor) -> Result<Tensor> {
+        let Some(own) = rows else { return Ok(whole) };
+        let share = whole.dim(0)? / own.of;
+        Ok(whole.narrow(0, share * own.from, share * (own.to - own.from))?.contiguous()?)
+    }
+}
+
+/// A layer of other files that is several of a network: those are its rows, one after another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FusedName {
+    /// What it is called there.
+    pub name: String,
+    /// Where the rows of the network's layer begin in it and end, and how many there are, in shares.
+    pub rows: [usize; 3],
+}
+
+/// What files call a layer of a network, beside its own name.
+#[derive(Clone, Debug, Default)]
+pub struct LayerNames {
+    /// The name that its authors' files have.
+    pub original: Option<String>,
+    /// The layer there of which it is some rows.
+    pub fused: Option<FusedName>,
 }
 
 /// Adapters that were held against a network: what they change there.
@@ -201,8 +246,8 @@ impl LoraSpec {
         &self.unread
     }
 
-    /// Holds the adapters of `own` against a network whose weights are `network`; `alias` gives the
-    /// name that a layer has in other files, where it has one.
+    /// Holds the adapters of `own` against a network whose weights are `network`; `names` gives the
+    /// names that a layer has in other files, where it has some.
     ///
     /// # Errors
     /// When no layer is the network's, or all have other sizes there.
@@ -210,22 +255,24 @@ impl LoraSpec {
         &self,
         own: &PartFiles,
         network: &PartFiles,
-        alias: &dyn Fn(&str) -> Option<String>,
+        names: &dyn Fn(&str) -> LayerNames,
     ) -> Result<LoraMatch> {
-        let layers = layers_of(network, alias);
+        let layers = layers_of(network, names);
         let (mut changes, mut unmatched) = (Vec::new(), Vec::new());
         for (name, tensors) in &self.layers {
             match layers.get(plain(name)) {
-                Some(layer) => {
-                    changes.push(Change { layer: layer.clone(), tensors: tensors.clone() });
-                }
+                Some(layers) => changes.extend(layers.iter().map(|(layer, rows)| {
+                    let (layer, tensors) = (layer.clone(), tensors.clone());
+                    Change { layer, tensors, rows: rows.clone() }
+                })),
                 None => unmatched.push(name.clone()),
             }
         }
         let invalid = |reason: String| Error::Config { file: self.file.clone(), reason };
         if changes.is_empty() {
             let first = unmatched.first().map_or("", String::as_str);
-            let has = layers.values().min().map_or("", String::as_str);
+            let has = layers.values().flatten().map(|(layer, _)| layer.as_str()).min();
+            let has = has.unwrap_or_default();
             return Err(invalid(format!(
                 "none of its {} layers is in this transformer: it was made for another family of \
                  models (its first is `{first}`; the transformer has such as `{has}`)",
@@ -281,24 +328,25 @@ impl Change {
             let rank = down.first().copied().unwrap_or(0);
             let inner: usize = down.iter().skip(1).product();
             let of_up: usize = up.iter().skip(1).product();
+            let rows = Rows::count(self.rows.as_ref(), up.first().copied().unwrap_or(0));
             let fits = rank > 0
                 && of_up == rank
                 && weight.len() > 1
-                && up.first() == weight.first()
+                && rows == weight.first().copied()
                 && inner == weight.iter().skip(1).product::<usize>();
             if !fits {
                 return Err(other(name, format!("{down:?} and its other half {up:?}")));
             }
         }
         if let (Some(name), Some(found)) = (&tensors.weight, shape(&tensors.weight))
-            && found != weight
+            && self.own(&found) != weight
         {
             return Err(other(name, format!("{found:?}")));
         }
         let bias = network.shape(&format!("{}.bias", self.layer)).unwrap_or_default();
         for of_bias in [&tensors.bias, &tensors.up_bias] {
             if let (Some(name), Some(found)) = (of_bias, shape(of_bias))
-                && found != bias
+                && self.own(&found) != bias
             {
                 return Err(format!(
                     "`{name}` is {found:?}, but the bias of `{}` is {bias:?}: it was made for \
@@ -308,6 +356,15 @@ impl Change {
             }
         }
         Ok(())
+    }
+
+    /// The shape of what of a tensor of the file is the layer's.
+    fn own(&self, found: &[usize]) -> Vec<usize> {
+        let mut own = found.to_vec();
+        if let Some(first) = own.first_mut() {
+            *first = Rows::count(self.rows.as_ref(), *first).unwrap_or(0);
+        }
+        own
     }
 
     /// The name of the weight in the network: tables have no `.weight`.
@@ -329,18 +386,30 @@ fn plain(name: &str) -> &str {
     name
 }
 
-/// The layers of a network by each name that a file may give them.
+/// The layers of a network by each name that a file may give them, and which rows of what has that
+/// name they are.
 fn layers_of(
     network: &PartFiles,
-    alias: &dyn Fn(&str) -> Option<String>,
-) -> HashMap<String, String> {
-    let mut layers = HashMap::new();
+    names: &dyn Fn(&str) -> LayerNames,
+) -> HashMap<String, Vec<(String, Option<Rows>)>> {
+    let mut layers: HashMap<String, Vec<(String, Option<Rows>)>> = HashMap::new();
     for weight in network.names() {
         let layer = weight.strip_suffix(".weight").or_else(|| weight.strip_suffix(".bias"));
         let layer = layer.unwrap_or(weight);
-        for name in [Some(layer.to_owned()), alias(layer)].into_iter().flatten() {
-            layers.insert(name.replace('.', "_"), layer.to_owned());
-            layers.insert(name, layer.to_owned());
+        let LayerNames { original, fused } = names(layer);
+        for name in [Some(layer.to_owned()), original].into_iter().flatten() {
+            let own = vec![(layer.to_owned(), None)];
+            layers.insert(name.replace('.', "_"), own.clone());
+            layers.insert(name, own);
+        }
+        let Some(FusedName { name, rows: [from, to, of] }) = fused else { continue };
+        for name in [name.replace('.', "_"), name] {
+            let piece = (layer.to_owned(), Some(Rows { from, to, of }));
+            let pieces = layers.entry(name).or_default();
+            // A layer is met by its weight and by its bias.
+            if !pieces.contains(&piece) {
+                pieces.push(piece);
+            }
         }
     }
     layers
@@ -419,8 +488,9 @@ impl LoraMatch {
         for change in &self.changes {
             let Layer { down, up, up_bias, alpha, weight, bias } = &change.tensors;
             let bias_name = format!("{}.bias", change.layer);
+            let own_rows = |whole: Tensor| Rows::cut(change.rows.as_ref(), whole);
             if let (Some(down), Some(up)) = (down, up) {
-                let (down, up) = (tensor(down)?, tensor(up)?);
+                let (down, up) = (tensor(down)?, own_rows(tensor(up)?)?);
                 let rank = down.dim(0)?;
                 let scale = match alpha {
                     Some(name) => number(own, name)? / rank as f64,
@@ -430,15 +500,15 @@ impl LoraMatch {
                 let adapter = Adapter { down, up, scale };
                 lora.low_rank.insert(change.layer.clone(), adapter);
                 if let Some(name) = up_bias {
-                    let scaled = (tensor(name)?.to_dtype(DType::F32)? * scale)?;
+                    let scaled = (own_rows(tensor(name)?)?.to_dtype(DType::F32)? * scale)?;
                     lora.differences.insert(bias_name.clone(), scaled);
                 }
             }
             if let Some(name) = weight {
-                lora.differences.insert(change.weight(network), tensor(name)?);
+                lora.differences.insert(change.weight(network), own_rows(tensor(name)?)?);
             }
             if let Some(name) = bias {
-                let own = tensor(name)?.to_dtype(DType::F32)?;
+                let own = own_rows(tensor(name)?)?.to_dtype(DType::F32)?;
                 let both = match lora.differences.get(&bias_name) {
                     Some(of_up) => (own + of_up)?,
                     None => own,

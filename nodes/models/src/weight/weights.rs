@@ -63,14 +63,15 @@ pub struct Probe {
 }
 
 /// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, scales
-/// of activations, which are not rounded here, and statistics of an autoencoder of LTX-Video that
-/// nothing reads.
-const BESIDE: [&str; 8] = [
+/// of activations, which are not rounded here, positions of CLIP, which are counted, and
+/// statistics of an autoencoder of LTX-Video that nothing reads.
+const BESIDE: [&str; 9] = [
     "spiece_model",
     SCALED,
     ".scale_input",
     ".input_scale",
     ".comfy_quant",
+    ".position_ids",
     ".channel",
     ".mean-of-stds",
     ".mean-of-stds_over_std-of-means",

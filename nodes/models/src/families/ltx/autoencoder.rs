@@ -230,7 +230,8 @@ impl VaeConfig {
             match block.downsample {
                 Some(Downsample::Folded(factors)) => {
                     let volume: usize = factors.iter().product();
-                    let is_whole = cout % volume == 0 && (cin * volume) % cout == 0;
+                    let is_whole =
+                        cout.is_multiple_of(volume) && (cin * volume).is_multiple_of(cout);
                     if !is_whole {
                         return wrong(format!(
                             "`block_out_channels`: {cin} channels cannot be folded into {cout}"

@@ -48,7 +48,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         let inner = name.strip_prefix(wrapper)?;
         Some(names::diffusers(inner).unwrap_or_else(|| inner.to_owned()))
     };
-    let shapes = shapes(files, &rename);
+    let shapes = shapes(files, rename);
     let size = |name: &str, axis: usize| {
         shapes.get(name).and_then(|shape| shape.get(axis)).copied().unwrap_or(0)
     };
@@ -76,7 +76,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "caption_channels": size("caption_projection.linear_1.weight", 1),
         NEW: said["causal_temporal_positioning"].as_bool().unwrap_or(layers == LAYERS_13B),
     });
-    Ok(Some(DetectedPart { part: part_names::TRANSFORMER, config, rename: Box::new(rename) }))
+    Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename)))
 }
 
 /// The layers of the 13B transformer (0.9.7 and later), where the header does not say how it counts
@@ -86,10 +86,7 @@ const LAYERS_13B: usize = 48;
 const NEW: &str = "_is_new";
 
 /// Shapes by the names of diffusers.
-fn shapes<'f>(
-    files: &'f PartFiles,
-    rename: impl Fn(&str) -> Option<String>,
-) -> HashMap<String, &'f [usize]> {
+fn shapes(files: &PartFiles, rename: impl Fn(&str) -> Option<String>) -> HashMap<String, &[usize]> {
     let named = files.names().into_iter();
     named.filter_map(|name| Some((rename(name)?, files.shape(name)?))).collect()
 }
@@ -148,7 +145,7 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "patch_size": patch,
         NEW: is_new,
     });
-    Ok(Some(DetectedPart { part: part_names::VAE, config, rename: Box::new(rename) }))
+    Ok(Some(DetectedPart::new(part_names::VAE, config, rename)))
 }
 
 /// Shapes of an autoencoder by the names of diffusers.

@@ -8,6 +8,7 @@ mod block;
 mod rope;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
@@ -222,11 +223,13 @@ impl Dit {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for grid in grids {
             let key = (*grid, fps.to_bits());
-            if !tables.contains_key(&key) {
-                let dim = self.config.dim();
-                tables.insert(key, rotation(*grid, self.scale, fps, (dim, &self.device))?);
-            }
-            let (c, s) = &tables[&key];
+            let (c, s) = match tables.entry(key) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let dim = self.config.dim();
+                    place.insert(rotation(*grid, self.scale, fps, (dim, &self.device))?)
+                }
+            };
             cos.push(c.clone());
             sin.push(s.clone());
         }

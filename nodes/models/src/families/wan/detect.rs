@@ -65,7 +65,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
     };
     if let Some(config) = files.own_config() {
         let part = part_names::TRANSFORMER;
-        return Ok(Some(DetectedPart { part, config, rename: Box::new(rename) }));
+        return Ok(Some(DetectedPart::new(part, config, rename)));
     }
     let shapes = Shapes::of(files, rename);
     let refuse = |reason: String| Err(Error::Config { file: files.describe().to_owned(), reason });
@@ -108,7 +108,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         config["vace_layers"] = (0..beside).map(|index| index * every.max(1)).collect();
         config["vace_in_channels"] = shapes.size("vace_patch_embedding.weight", 1).into();
     }
-    Ok(Some(DetectedPart { part: part_names::TRANSFORMER, config, rename: Box::new(rename) }))
+    Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename)))
 }
 
 /// Mean and standard deviation of each latent channel, which are no weights: of the autoencoder of
@@ -159,7 +159,7 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
     }
     if let Some(config) = files.own_config() {
         let part = part_names::VAE;
-        return Ok(Some(DetectedPart { part, config, rename: Box::new(rename) }));
+        return Ok(Some(DetectedPart::new(part, config, rename)));
     }
     let refuse = |reason: String| Err(Error::Config { file: files.describe().to_owned(), reason });
     let Some((mean, std)) = STATISTICS.iter().find(|(mean, _)| mean.len() == z) else {
@@ -202,7 +202,7 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "out_channels": shapes.size("decoder.conv_out.weight", 0),
         "patch_size": residual.then_some(folded),
     });
-    Ok(Some(DetectedPart { part: part_names::VAE, config, rename: Box::new(rename) }))
+    Ok(Some(DetectedPart::new(part_names::VAE, config, rename)))
 }
 
 /// Part of the noise above which the first of two experts computes: of models that make a clip from

@@ -192,8 +192,15 @@ impl Dit {
         contexts: &[&Context],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        let (strengths, frame_rate) = (&[][..], None);
-        let latents = Packed { patches, extra: None, grids, timesteps, strengths, frame_rate };
+        let latents = Packed {
+            patches,
+            extra: None,
+            grids,
+            timesteps,
+            strengths: &[],
+            frame_rate: None,
+            guidance: None,
+        };
         self.velocity_of(&latents, contexts, check_cancel)
     }
 

@@ -88,6 +88,7 @@ impl Family for Wan {
                 part: "vae",
                 spec: Arc::new(WanVae(config)),
             }),
+            other_text_encoders: Vec::new(),
         })
     }
 

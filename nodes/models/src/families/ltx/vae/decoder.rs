@@ -196,7 +196,7 @@ impl Net {
             _ => None,
         };
         let x = self.head.forward(&x, timed, &mut pass)?;
-        Ok(spread_pixels(&x.to_dtype(DType::F32)?, self.config.patch_size)?)
+        spread_pixels(&x.to_dtype(DType::F32)?, self.config.patch_size)
     }
 }
 

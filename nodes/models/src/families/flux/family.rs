@@ -1,0 +1,280 @@
+//! How a checkpoint of FLUX.1 is recognised, and what its parts are.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use serde_json::Value;
+
+use super::autoencoder::AutoencoderConfig;
+use super::config::{ModelConfig, ModelIndex, PROMPTS, TOKENIZER};
+use super::detect;
+use super::dit::{Context, Dit};
+use super::names;
+use super::transformer::{PATCH, TransformerConfig};
+use super::vae::{self, Decoder, Encoder};
+use crate::cancel::CheckCancel;
+use crate::checkpoint::{Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names};
+use crate::error::{Error, Result};
+use crate::model::{
+    Component, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings, Family,
+    FrameDecoder, FrameEncoder, GivenInput, GuidanceInput, LatentLayout, Model, Packed, Projected,
+    RunSize, TextEncoderSpec, TimestepInput, VideoVae,
+};
+use crate::patch::Grid;
+use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
+use crate::text::clip::ClipTextSpec;
+use crate::text::{self, T5Spec};
+use crate::tile::Tile;
+use crate::weight::{FusedName, Weights};
+
+/// The names of the conditioning that the transformer reads: rows of text, and all of it as one
+/// vector.
+const TEXT: &str = "text";
+const POOLED: &str = "pooled";
+
+/// FLUX.1 in the diffusers layout.
+pub struct Flux;
+
+impl Family for Flux {
+    fn name(&self) -> &str {
+        "FLUX.1"
+    }
+
+    fn recognises(&self, checkpoint: &Checkpoint) -> bool {
+        ModelIndex::is_one(checkpoint)
+    }
+
+    fn read(&self, checkpoint: &Checkpoint) -> Result<Model> {
+        let ModelConfig { clip, text, transformer, vae, scheduler } =
+            ModelConfig::read(checkpoint)?;
+        let rows = text.as_ref().map_or(PROMPTS.max_rows, |(_, tokens)| tokens.text_length());
+        let clip = clip.map(|config| Component::<dyn TextEncoderSpec> {
+            part: part_names::TEXT_ENCODER,
+            spec: Arc::new(ClipTextSpec::new(POOLED, config, TOKENIZER)),
+        });
+        let text = text.map(|(config, tokens)| Component::<dyn TextEncoderSpec> {
+            part: PROMPTS.encoder,
+            spec: Arc::new(T5Spec::new(TEXT, &PROMPTS, config, &tokens)),
+        });
+        let mut encoders = clip.into_iter().chain(text);
+        Ok(Model {
+            text_encoder: encoders.next(),
+            other_text_encoders: encoders.collect(),
+            denoiser: transformer.map(|config| Component::<dyn DenoiserSpec> {
+                part: part_names::TRANSFORMER,
+                spec: Arc::new(FluxDenoiser::new(config, scheduler, rows)),
+            }),
+            vae: vae.map(|config| Component::<dyn VideoVae> {
+                part: part_names::VAE,
+                spec: Arc::new(FluxVae(config)),
+            }),
+            ..Model::default()
+        })
+    }
+
+    fn detect(&self, files: &PartFiles) -> Result<Option<DetectedPart>> {
+        let own = detect::detect(files)?;
+        let shared = || text::clip::detect(files).or_else(|| text::detect(files, &PROMPTS));
+        Ok(own.or_else(shared))
+    }
+
+    fn configs(
+        &self,
+        parts: &[(&str, Value)],
+        folder: Option<&ModelFolder>,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        let index = folder.map(|folder| folder.json("model_index.json")).transpose()?;
+        let has = |path: &str| folder.is_some_and(|folder| folder.contains(path));
+        let made = detect::complete(parts, index, has("scheduler/scheduler_config.json"));
+        let mut configs: Vec<_> = made
+            .into_iter()
+            .map(|(path, config)| (path, config.to_string().into_bytes()))
+            .collect();
+        for (part, _) in parts {
+            match *part {
+                part_names::TEXT_ENCODER if !has("tokenizer/tokenizer_config.json") => {
+                    configs.extend(text::clip::tokenizer(TOKENIZER)?);
+                }
+                part_names::TEXT_ENCODER_2 if !has("tokenizer_2/tokenizer_config.json") => {
+                    configs.extend(text::tokenizer(&PROMPTS)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(configs)
+    }
+}
+
+/// The transformer before its weights are read.
+struct FluxDenoiser {
+    config: TransformerConfig,
+    scheduler: SchedulerConfig,
+    inputs: DenoiserInputs,
+}
+
+impl FluxDenoiser {
+    /// `rows` are those of a text.
+    fn new(config: TransformerConfig, scheduler: SchedulerConfig, rows: usize) -> Self {
+        let named = |name, rows, width| EmbeddingSpec { name: Cow::Borrowed(name), rows, width };
+        let inputs = DenoiserInputs {
+            channels: config.latent_channels(),
+            extra: Vec::new(),
+            patch: (1, PATCH, PATCH),
+            conditioning: vec![
+                named(TEXT, Some(rows), config.joint_attention_dim),
+                named(POOLED, None, config.pooled_projection_dim),
+            ],
+            timesteps: TimestepInput::PerClip,
+            given: GivenInput::None,
+            frame_rate: None,
+        };
+        Self { config, scheduler, inputs }
+    }
+}
+
+impl DenoiserSpec for FluxDenoiser {
+    fn inputs(&self) -> &DenoiserInputs {
+        &self.inputs
+    }
+
+    fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
+    fn original_name(&self, name: &str) -> Option<String> {
+        names::original(name)
+    }
+
+    fn fused_name(&self, name: &str) -> Option<FusedName> {
+        names::fused(name)
+    }
+
+    fn guidance(&self) -> GuidanceInput {
+        match self.config.guidance_embeds {
+            true => GuidanceInput::Embedded,
+            false => GuidanceInput::None,
+        }
+    }
+
+    fn step_cache(&self, kind: StepCacheKind, _: Grid) -> Option<StepCacheRule> {
+        let (double, single) = (self.config.num_layers, self.config.num_single_layers);
+        // Of a single block nothing is left to reuse.
+        let is_one = kind == StepCacheKind::FirstBlock && double > 0 && double + single > 1;
+        is_one.then_some(StepCacheRule::FirstBlock)
+    }
+
+    fn check_grid(&self, grid: Grid) -> Result<()> {
+        match grid.frames {
+            1 => Ok(()),
+            frames => Err(Error::input(format!(
+                "this transformer makes pictures: clips of one frame, found {frames} latent frames"
+            ))),
+        }
+    }
+
+    /// `get_timesteps` of diffusers' `pipeline_flux_img2img.py`: what is left out is cut to a whole
+    /// number, not what is run.
+    fn steps_of_strength(&self, steps: usize, strength: f64) -> usize {
+        let run = (steps as f64 * strength).min(steps as f64);
+        steps - (steps as f64 - run).max(0.0) as usize
+    }
+
+    /// Within a block, for every row of text and every token of a picture: what comes in, queries,
+    /// keys and values, the last two packed, those turned, the result, and in a single block both
+    /// halves and their concatenation; the rows of a product that are packed. Pictures are computed
+    /// one after another.
+    fn memory(&self, size: &RunSize) -> u64 {
+        let (config, wide) = (&self.config, |n: usize| n as u128);
+        let (dim, inner) = (config.dim(), config.inner());
+        let text: usize = self.inputs.conditioning.iter().filter_map(|input| input.rows).sum();
+        let contexts = 2 * wide(size.texts) * wide((text + 4) * dim);
+        let rows = text.saturating_add(size.tokens_at_once);
+        let row = (11 * dim).max(4 * dim + 2 * inner);
+        let packed = rows.min(kino_kernels::PACKED_ROWS);
+        let block = wide(rows) * wide(row) + wide(packed) * wide(dim + inner);
+        // Tables of angles, and the latents.
+        let latents = wide(size.tokens) * wide(8 * config.in_channels);
+        let tables = wide(rows) * wide(config.attention_head_dim);
+        // What the first block added and what all others did, with text and without, and two in a
+        // call.
+        let cached = if size.step_cache.is_some() { 6 * wide(size.tokens) * wide(dim) } else { 0 };
+        let bytes = wide(size.number) * (contexts + block + cached) + 4 * (latents + tables);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    fn load(&self, weights: &Weights) -> Result<Arc<dyn Denoiser>> {
+        Ok(Arc::new(Dit::load(&self.config, weights)?))
+    }
+}
+
+impl Denoiser for Dit {
+    fn project(&self, conditioning: &Embeddings) -> Result<Projected> {
+        let get = |name: &str| {
+            let found = conditioning.get(name).map(|embedding| &embedding.tensor);
+            found.ok_or_else(|| Error::input(format!("there is no `{name}` in the conditioning")))
+        };
+        Ok(Projected::new(self.context(get(TEXT)?, get(POOLED)?)?))
+    }
+
+    fn velocity(
+        &self,
+        latents: &Packed<'_>,
+        conditioning: &[&Projected],
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let contexts: Result<Vec<&Context>> =
+            conditioning.iter().map(|projected| projected.get()).collect();
+        self.velocity_of(latents, &contexts?, check_cancel)
+    }
+
+    fn velocity_cached(
+        &self,
+        latents: &Packed<'_>,
+        conditioning: &[&Projected],
+        caches: &mut [&mut StepCache],
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let contexts: Result<Vec<&Context>> =
+            conditioning.iter().map(|projected| projected.get()).collect();
+        Dit::velocity_cached(self, latents, &contexts?, caches, check_cancel)
+    }
+}
+
+/// The autoencoder before its weights are read.
+struct FluxVae(AutoencoderConfig);
+
+impl VideoVae for FluxVae {
+    fn latents(&self) -> LatentLayout {
+        LatentLayout {
+            channels: self.0.latent_channels,
+            temporal: 1,
+            first: 1,
+            spatial: self.0.spatial_factor(),
+        }
+    }
+
+    fn encode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64 {
+        vae::encode_peak(&self.0, frames, size, tile)
+    }
+
+    fn decode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64 {
+        vae::decode_peak(&self.0, frames, size, tile)
+    }
+
+    fn encoder_weights(&self) -> &[&str] {
+        &["encoder.", "quant_conv."]
+    }
+
+    fn decoder_weights(&self) -> &[&str] {
+        &["decoder.", "post_quant_conv."]
+    }
+
+    fn load_encoder(&self, weights: &Weights) -> Result<Arc<dyn FrameEncoder>> {
+        Ok(Arc::new(Encoder::load(&self.0, weights)?))
+    }
+
+    fn load_decoder(&self, weights: &Weights) -> Result<Arc<dyn FrameDecoder>> {
+        Ok(Arc::new(Decoder::load(&self.0, weights)?))
+    }
+}
