@@ -121,11 +121,11 @@ fn tables(libraries: &[Library]) -> String {
     let (mut names, mut of, mut files) = (String::new(), String::new(), String::new());
     for (number, library) in libraries.iter().enumerate() {
         for name in &library.functions {
-            let _ = write!(names, "\"{name}\",\n");
+            let _ = writeln!(names, "\"{name}\",");
             let _ = write!(of, "{number},");
         }
         let own: Vec<_> = library.files.iter().map(|file| format!("\"{file}\"")).collect();
-        let _ = write!(files, "{{{}, 0}},\n", own.join(", "));
+        let _ = writeln!(files, "{{{}, 0}},", own.join(", "));
     }
     format!(
         "static const char *const names[] = {{\n{names}}};\n\

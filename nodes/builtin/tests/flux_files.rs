@@ -399,9 +399,10 @@ fn adapters_of_layers_that_are_several_change_each_of_them() {
     }
     assert!(distance(&expected.unwrap(), &plain) > 1e-3, "they change the picture");
     // Rows that are no three layers.
-    let mut odd = kohya.clone();
-    let name = "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight".to_owned();
-    odd.insert(name, numbers(&[3 * DIM + 1, RANK], 1));
+    let name = "lora_unet_double_blocks_0_img_attn_qkv";
+    let mut odd = Tensors::new();
+    odd.insert(format!("{name}.lora_down.weight"), numbers(&[RANK, DIM], 1));
+    odd.insert(format!("{name}.lora_up.weight"), numbers(&[3 * DIM + 1, RANK], 1));
     let odd = File::of("flux-lora-odd.safetensors", &odd);
     let inputs = [("dit", bench.dit(&[("source", folder.path())])), ("path", text(odd.path()))];
     let refused = bench.rig.fails("lora.apply", &inputs);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{Tensor, bail};
 
 use crate::dense::{Dense, fast, fast_mixed};
+use crate::norm::rms_row;
 use crate::rows::{map_blocks, rows_like, zip_blocks};
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
@@ -138,14 +139,7 @@ fn gelu_block(x: &[f32], y: &mut [f32]) {
 /// Shapes: `x` `[n, heads, d]`, `cos` and `sin` `[n, d/2]`.
 pub fn rope_interleaved(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (n, heads, d) = x.dims3()?;
-    if d % 2 != 0 || cos.dims() != [n, d / 2] || sin.dims() != [n, d / 2] {
-        bail!(
-            "rope: x {:?}, cos {:?}, sin {:?}; expected [n, heads, d] and twice [n, d/2]",
-            x.dims(),
-            cos.dims(),
-            sin.dims()
-        );
-    }
+    check_angles("rope", x, [n, d], cos, sin)?;
     if !fast_mixed(&[x, cos, sin]) {
         return composite::rope_interleaved(x, cos, sin);
     }
@@ -154,21 +148,75 @@ pub fn rope_interleaved(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor
     let (width, half) = (heads * d, d / 2);
     rows_like(x, width, |row, y| {
         let angles = row * half..(row + 1) * half;
-        data.with(row * width..(row + 1) * width, |x| {
-            rotate(x, &cos[angles.clone()], &sin[angles], y);
-        });
+        data.with(row * width..(row + 1) * width, |x| y.copy_from_slice(x));
+        rotate(y, &cos[angles.clone()], &sin[angles]);
     })
 }
 
+/// RMS norm over the last dimension, then the rotation of each head: [`crate::rms_norm`] and
+/// [`rope_interleaved`] in one pass, rounded once.
+///
+/// Shapes: `x` `[n, heads·d]`, `weight` `[heads·d]`, `cos` and `sin` `[n, d/2]`; the result is
+/// `[n, heads, d]`.
+pub fn rms_norm_rope(
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f64,
+    heads: usize,
+    (cos, sin): (&Tensor, &Tensor),
+) -> Result<Tensor> {
+    let (n, width) = x.dims2()?;
+    if heads == 0 || !width.is_multiple_of(heads) || weight.dims() != [width] {
+        bail!(
+            "rms_norm_rope: {heads} heads and a weight of {:?} for {:?}",
+            weight.dims(),
+            x.dims()
+        );
+    }
+    let d = width / heads;
+    check_angles("rms_norm_rope", x, [n, d], cos, sin)?;
+    if !fast_mixed(&[x, weight, cos, sin]) {
+        return composite::rms_norm_rope(x, weight, eps, heads, (cos, sin));
+    }
+    let (x_dense, weight) = (Dense::new(x)?, Dense::widened(weight)?);
+    let (cos, sin) = (Dense::widened(cos)?, Dense::widened(sin)?);
+    let (data, weight, cos, sin) = (x_dense.numbers(), weight.read(), cos.read(), sin.read());
+    let half = d / 2;
+    let turned = rows_like(x, width, |row, y| {
+        let angles = row * half..(row + 1) * half;
+        data.with(row * width..(row + 1) * width, |x| rms_row(x, &weight, eps as f32, y));
+        rotate(y, &cos[angles.clone()], &sin[angles]);
+    })?;
+    turned.reshape((n, heads, d))
+}
+
+fn check_angles(
+    what: &str,
+    x: &Tensor,
+    [n, d]: [usize; 2],
+    cos: &Tensor,
+    sin: &Tensor,
+) -> Result<()> {
+    if d % 2 != 0 || cos.dims() != [n, d / 2] || sin.dims() != [n, d / 2] {
+        bail!(
+            "{what}: x {:?}, cos {:?}, sin {:?}; expected {n} rows of heads of {d}, an even number, \
+             and twice [n, d/2]",
+            x.dims(),
+            cos.dims(),
+            sin.dims()
+        );
+    }
+    Ok(())
+}
+
 by_tier! {
-    /// The heads of one row.
-    fn rotate<FMA>(x: &[f32], cos: &[f32], sin: &[f32], y: &mut [f32]) {
-        let d = 2 * cos.len();
-        for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
-            let (x, y) = (x.as_chunks::<2>().0, y.as_chunks_mut::<2>().0);
-            for (((y, x), c), s) in y.iter_mut().zip(x).zip(cos).zip(sin) {
-                y[0] = math::madd::<FMA>(x[0], *c, -(x[1] * s));
-                y[1] = math::madd::<FMA>(x[0], *s, x[1] * c);
+    /// The heads of one row, in place.
+    fn rotate<FMA>(row: &mut [f32], cos: &[f32], sin: &[f32]) {
+        for head in row.chunks_exact_mut(2 * cos.len()) {
+            for ((pair, c), s) in head.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
+                let [x, y] = *pair;
+                pair[0] = math::madd::<FMA>(x, *c, -(y * s));
+                pair[1] = math::madd::<FMA>(x, *s, y * c);
             }
         }
     }

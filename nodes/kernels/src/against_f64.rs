@@ -6,7 +6,7 @@ use half::bf16;
 
 use crate::e4m3::E4M3;
 use crate::tier::tests::in_every_tier;
-use crate::{LinearEpilogue, PackedMatrix, Precision};
+use crate::{BlockType, LinearEpilogue, PackedMatrix, Precision};
 
 /// Small reproducible random numbers (SplitMix64).
 struct Random(u64);
@@ -91,6 +91,11 @@ fn products() {
         let bytes: Vec<u8> = (0..out * inner).map(|_| random.bits() as u8 & 0xbf).collect();
         let scaled: Vec<f64> =
             bytes.iter().map(|byte| f64::from(E4M3[usize::from(*byte)]) * 0.37).collect();
+        let row_scales = random.tensor(&[out], DType::F32).affine(0.02, 0.0).unwrap();
+        let scales64 = f64s(&row_scales);
+        let signed = bytes.iter().enumerate();
+        let signed: Vec<f64> =
+            signed.map(|(i, byte)| f64::from(*byte as i8) * scales64[i / inner]).collect();
         let bytes = Tensor::from_vec(bytes, (out, inner), &Device::Cpu).unwrap();
         let bias = random.tensor(&[out], dtype);
         let beside = random.tensor(&[rows, out], dtype);
@@ -100,8 +105,11 @@ fn products() {
                 let what = format!("{tier:?} {precision:?} {dtype:?} {rows}×{inner}×{out}");
                 let packed = PackedMatrix::pack(&weight, precision).unwrap();
                 let narrow = PackedMatrix::pack_e4m3(&bytes, 0.37, precision).unwrap();
+                let whole = PackedMatrix::pack_int8(&bytes, &row_scales, None, precision).unwrap();
                 let x_seen = seen(&x, precision);
-                for (packed, weight) in [(&packed, &seen(&weight, precision)), (&narrow, &scaled)] {
+                let weight = seen(&weight, precision);
+                for (packed, weight) in [(&packed, &weight), (&narrow, &scaled), (&whole, &signed)]
+                {
                     let sum = |row: usize, column: usize| -> f64 {
                         let x = &x_seen[row * inner..][..inner];
                         x.iter().zip(&weight[column * inner..]).map(|(x, w)| x * w).sum()
@@ -141,6 +149,73 @@ fn products() {
             }
         });
     }
+}
+
+/// Matrices in blocks, of every form: the weights are those of the blocks, rounded to bf16 where
+/// that is what is multiplied. One row, a few, and many.
+#[test]
+fn products_of_blocks() {
+    let mut random = Random::new(107);
+    for form in BlockType::ALL {
+        let [rows, blocks, out] =
+            [random.size(40), 1 + random.bits() as usize % 5, random.size(90)];
+        let inner = blocks * form.numbers();
+        // No half that is infinite or no number, and none that is large.
+        let count = out * blocks * form.bytes();
+        let bytes: Vec<u8> = (0..count).map(|_| random.bits() as u8 & 0xab).collect();
+        let mut wide = vec![0.0; out * inner];
+        crate::widen_blocks(form, &bytes, &mut wide);
+        // Brought to weights near 1, so that sums are.
+        let largest = wide.iter().fold(0f32, |a, b| a.max(b.abs()));
+        let wide = Tensor::from_vec(wide, (out, inner), &Device::Cpu).unwrap();
+        let bytes = Tensor::from_vec(bytes, (out, blocks * form.bytes()), &Device::Cpu).unwrap();
+        let dtype = TYPES[random.bits() as usize % 2];
+        let x = random.tensor(&[rows, inner], dtype);
+        in_every_tier(|tier| {
+            for precision in PRECISIONS {
+                let what =
+                    format!("{tier:?} {form:?} {precision:?} {dtype:?} {rows}×{inner}×{out}");
+                let packed = PackedMatrix::pack_blocks(&bytes, form, precision).unwrap();
+                let (x_seen, weight) = (seen(&x, precision), seen(&wide, precision));
+                let sum = |row: usize, column: usize| -> f64 {
+                    let x = &x_seen[row * inner..][..inner];
+                    x.iter().zip(&weight[column * inner..]).map(|(x, w)| x * w).sum()
+                };
+                let scale = f64::from(largest).max(1e-30);
+                let sums = (0..rows * out).map(|i| sum(i / out, i % out) / scale);
+                let sums: Vec<f64> = sums.collect();
+                let found = crate::linear_packed(&x, &packed, None, LinearEpilogue::None).unwrap();
+                let found = (found.to_dtype(DType::F64).unwrap() / scale).unwrap();
+                let rounding = if dtype == DType::BF16 { 1.0 / 256.0 } else { 0.0 };
+                near(&what, &found, &sums, 3e-6 * (inner as f64 / 8.0) + rounding);
+            }
+        });
+    }
+}
+
+/// A matrix that was rotated before it was rounded multiplies as the one before.
+#[test]
+fn products_of_rotated_numbers() {
+    let mut random = Random::new(108);
+    let (rows, inner, out) = (7, 192, 40);
+    let (x, bytes) =
+        (random.tensor(&[rows, inner], DType::F32), random.tensor(&[out, inner], DType::F32));
+    let bytes: Vec<u8> = f64s(&bytes).iter().map(|x| (x * 127.0) as i8 as u8).collect();
+    let bytes = Tensor::from_vec(bytes, (out, inner), &Device::Cpu).unwrap();
+    let scales = random.tensor(&[out], DType::F32);
+    let turned = f64s(&crate::rotate_groups(&x, 64).unwrap());
+    let whole = f64s(&crate::composite::signed_bytes(&bytes).unwrap());
+    let scales64 = f64s(&scales);
+    let sum = |row: usize, column: usize| -> f64 {
+        let (x, w) = (&turned[row * inner..][..inner], &whole[column * inner..]);
+        x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>() * scales64[column]
+    };
+    let expected: Vec<f64> = (0..rows * out).map(|i| sum(i / out, i % out)).collect();
+    in_every_tier(|tier| {
+        let packed = PackedMatrix::pack_int8(&bytes, &scales, Some(64), Precision::F32).unwrap();
+        let found = crate::linear_packed(&x, &packed, None, LinearEpilogue::None).unwrap();
+        near(&format!("{tier:?}"), &found, &expected, 1e-4);
+    });
 }
 
 #[test]
@@ -269,14 +344,16 @@ fn functions_of_rows_and_numbers() {
                 let sum: f64 = x.iter().map(|x| (x - top).exp()).sum();
                 x.iter().map(|x| (x - top).exp() / sum).collect()
             });
-            let rope = by_rows(&x64, width, &|row, x| {
+            let turn_row = |row: usize, x: &[f64]| -> Vec<f64> {
                 let pairs = x.chunks(2).enumerate();
                 let turn = pairs.flat_map(|(i, pair)| {
                     let (c, s) = (cos64[row * half + i], sin64[row * half + i]);
                     [pair[0] * c - pair[1] * s, pair[0] * s + pair[1] * c]
                 });
                 turn.collect()
-            });
+            };
+            let rope = by_rows(&x64, width, &turn_row);
+            let both = by_rows(&rms_norm, width, &turn_row);
             let gated = each(&|x, i| x + y64[i] * own64[i % width]);
             let sum = each(&|x, i| x + y64[i]);
             let product = each(&|x, i| x * y64[i]);
@@ -295,6 +372,7 @@ fn functions_of_rows_and_numbers() {
                     ("modulate", crate::modulate(&x, &own, &y, 1e-6), &modulate),
                     ("softmax_last", crate::softmax_last(&x), &softmax),
                     ("rope", crate::rope_interleaved(&tokens, &cos, &sin), &rope),
+                    ("rms_norm_rope", crate::rms_norm_rope(&x, &own, 1e-6, 1, (&cos, &sin)), &both),
                     ("gate_add", crate::gate_add(&x, &y, &own), &gated),
                     ("add", crate::add(&x, &y), &sum),
                     ("multiply", crate::multiply(&x, &y), &product),

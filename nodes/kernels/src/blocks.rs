@@ -90,6 +90,43 @@ impl BlockType {
         }
     }
 
+    /// Bits of a number.
+    pub(crate) const fn bits(self) -> usize {
+        match self {
+            Self::Q2_K => 2,
+            Self::Q3_K => 3,
+            Self::Q4_0 | Self::Q4_1 | Self::Q4_K => 4,
+            Self::Q5_0 | Self::Q5_1 | Self::Q5_K => 5,
+            Self::Q6_K => 6,
+            Self::Q8_0 => 8,
+        }
+    }
+
+    /// Numbers that share a scale.
+    pub(crate) const fn group(self) -> usize {
+        match self {
+            Self::Q2_K | Self::Q3_K | Self::Q6_K => 16,
+            _ => 32,
+        }
+    }
+
+    /// What is taken from the bits of a number.
+    pub(crate) const fn offset(self) -> i16 {
+        match self {
+            Self::Q4_0 => 8,
+            Self::Q5_0 => 16,
+            Self::Q8_0 => 128,
+            Self::Q3_K => 4,
+            Self::Q6_K => 32,
+            Self::Q4_1 | Self::Q5_1 | Self::Q2_K | Self::Q4_K | Self::Q5_K => 0,
+        }
+    }
+
+    /// Whether groups have minima.
+    pub(crate) const fn has_minima(self) -> bool {
+        matches!(self, Self::Q4_1 | Self::Q5_1 | Self::Q2_K | Self::Q4_K | Self::Q5_K)
+    }
+
     /// Bytes of so many numbers; none where they are no whole number of blocks.
     pub const fn bytes_of(self, numbers: usize) -> Option<usize> {
         match numbers.is_multiple_of(self.numbers()) {
@@ -99,20 +136,210 @@ impl BlockType {
     }
 }
 
+/// What a block says, whatever its form: number i of group g is d·s_g·(q_i − offset) − m·t_g.
+///
+/// It is read into the same memory again and again: what a form does not have stays as it is here.
+pub(crate) struct Parts {
+    /// The numbers, of as many bits as the form has.
+    pub(crate) q: [u8; 256],
+    /// Scales of groups; 1 where there is one group.
+    pub(crate) s: [i8; 16],
+    /// Minima of groups; 1 where there is one group.
+    pub(crate) t: [u8; 16],
+    /// What scales are multiplied by.
+    pub(crate) d: f16,
+    /// What minima are multiplied by; 0 where the form has none.
+    pub(crate) m: f16,
+}
+
+impl Parts {
+    pub(crate) const fn new() -> Self {
+        Self { q: [0; 256], s: [1; 16], t: [1; 16], d: f16::ZERO, m: f16::ZERO }
+    }
+
+    /// Reads a block.
+    #[inline(always)]
+    pub(crate) fn read(&mut self, blocks: BlockType, block: &[u8]) {
+        match blocks {
+            BlockType::Q4_0 => self.q4_0(block),
+            BlockType::Q4_1 => self.q4_1(block),
+            BlockType::Q5_0 => self.q5_0(block),
+            BlockType::Q5_1 => self.q5_1(block),
+            BlockType::Q8_0 => self.q8_0(block),
+            BlockType::Q2_K => self.q2_k(block),
+            BlockType::Q3_K => self.q3_k(block),
+            BlockType::Q4_K => self.q4_k(block),
+            BlockType::Q5_K => self.q5_k(block),
+            BlockType::Q6_K => self.q6_k(block),
+        }
+    }
+
+    /// d·(q − 8). Layout: d, 16 bytes of two numbers each, the first half in the low bits.
+    #[inline(always)]
+    fn q4_0(&mut self, block: &[u8]) {
+        self.d = half_at(block, 0);
+        for (i, q) in block[2..18].iter().enumerate() {
+            (self.q[i], self.q[i + 16]) = (q & 15, q >> 4);
+        }
+    }
+
+    /// d·q + m. Layout: d, m, 16 bytes as in `q4_0`.
+    #[inline(always)]
+    fn q4_1(&mut self, block: &[u8]) {
+        self.q4_0(&block[2..]);
+        (self.d, self.m) = (half_at(block, 0), -half_at(block, 2));
+    }
+
+    /// d·(q − 16). Layout: d, 4 bytes of fifth bits, 16 bytes as in `q4_0`.
+    #[inline(always)]
+    fn q5_0(&mut self, block: &[u8]) {
+        let high = &block[2..6];
+        for (i, q) in block[6..22].iter().enumerate() {
+            self.q[i] = q & 15 | fifth(high, i);
+            self.q[i + 16] = q >> 4 | fifth(high, i + 16);
+        }
+        self.d = half_at(block, 0);
+    }
+
+    /// d·q + m. Layout: d, m, 4 bytes of fifth bits, 16 bytes as in `q4_0`.
+    #[inline(always)]
+    fn q5_1(&mut self, block: &[u8]) {
+        self.q5_0(&block[2..]);
+        (self.d, self.m) = (half_at(block, 0), -half_at(block, 2));
+    }
+
+    /// d·q. Layout: d, 32 signed bytes.
+    #[inline(always)]
+    fn q8_0(&mut self, block: &[u8]) {
+        self.d = half_at(block, 0);
+        for (own, q) in self.q.iter_mut().zip(&block[2..34]) {
+            *own = q ^ 0x80; // q + 128, the offset
+        }
+    }
+
+    /// d·s·q − m·t. Layout: 16 bytes of scales (low bits) and minima, 64 of four numbers each, d,
+    /// m.
+    #[inline(always)]
+    fn q2_k(&mut self, block: &[u8]) {
+        (self.d, self.m) = (half_at(block, 80), half_at(block, 82));
+        for (group, own) in self.q.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scales = block[group];
+            (self.s[group], self.t[group]) = ((scales & 15) as i8, scales >> 4);
+            // Two groups share 32 bytes' bits of one place; four places make 128 numbers.
+            let (bytes, shift) = (16 + group / 8 * 32 + group % 2 * 16, group % 8 / 2 * 2);
+            for (own, q) in own.iter_mut().zip(&block[bytes..bytes + 16]) {
+                *own = q >> shift & 3;
+            }
+        }
+    }
+
+    /// d·(s − 32)·(q − 4), where the third bit is kept apart. Layout: 32 bytes of third bits, 64 of
+    /// four numbers each, 12 of scales, d.
+    #[inline(always)]
+    fn q3_k(&mut self, block: &[u8]) {
+        self.d = half_at(block, 108);
+        let scales = &block[96..108];
+        for (group, own) in self.q.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let low = scales[group % 8] >> (group / 8 * 4) & 15;
+            let high = scales[8 + group % 4] >> (group / 4 * 2) & 3;
+            self.s[group] = (low | high << 4) as i8 - 32;
+            let (half, place) = (group % 2 * 16, group % 8 / 2);
+            let (bytes, third) = (32 + group / 8 * 32 + half, group / 8 * 4 + place);
+            let q = block[bytes..bytes + 16].iter().zip(&block[half..half + 16]);
+            for (own, (q, bits)) in own.iter_mut().zip(q) {
+                *own = q >> (place * 2) & 3 | (bits >> third & 1) << 2;
+            }
+        }
+    }
+
+    /// Scales and minima of eight groups of 32, each of 6 bits: of the first four in the low bits of
+    /// a byte each, of the others in four bits of one byte and the two high ones of those before.
+    #[inline(always)]
+    fn eight_scales(&mut self, scales: &[u8]) {
+        for group in 0..4 {
+            let (scale, least) = (scales[group], scales[group + 4]);
+            (self.s[group], self.t[group]) = ((scale & 63) as i8, least & 63);
+            let other = scales[group + 8];
+            self.s[group + 4] = (other & 15 | scale >> 6 << 4) as i8;
+            self.t[group + 4] = other >> 4 | least >> 6 << 4;
+        }
+    }
+
+    /// d·s·q − m·t. Layout: d, m, 12 bytes of scales and minima, 128 of two numbers each: 32 bytes
+    /// have a group in their low bits and the next in their high ones.
+    #[inline(always)]
+    fn q4_k(&mut self, block: &[u8]) {
+        (self.d, self.m) = (half_at(block, 0), half_at(block, 2));
+        self.eight_scales(&block[4..16]);
+        for (pair, own) in self.q.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+            let q = &block[16 + pair * 32..16 + pair * 32 + 32];
+            let (low, high) = own.split_at_mut(32);
+            low.iter_mut().zip(q).for_each(|(own, q)| *own = q & 15);
+            high.iter_mut().zip(q).for_each(|(own, q)| *own = q >> 4);
+        }
+    }
+
+    /// As `q4_k` with fifth bits, of each group in one place of 32 bytes before the others.
+    #[inline(always)]
+    fn q5_k(&mut self, block: &[u8]) {
+        (self.d, self.m) = (half_at(block, 0), half_at(block, 2));
+        self.eight_scales(&block[4..16]);
+        for (group, own) in self.q.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (bytes, shift) = (48 + group / 2 * 32, group % 2 * 4);
+            let q = block[bytes..bytes + 32].iter().zip(&block[16..48]);
+            for (own, (q, bits)) in own.iter_mut().zip(q) {
+                *own = q >> shift & 15 | (bits >> group & 1) << 4;
+            }
+        }
+    }
+
+    /// d·s·(q − 32). Layout: 128 bytes of the low four bits, 64 of the high two, 16 signed scales,
+    /// d.
+    #[inline(always)]
+    fn q6_k(&mut self, block: &[u8]) {
+        self.d = half_at(block, 208);
+        for (group, own) in self.q.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            self.s[group] = block[192 + group] as i8;
+            // 128 numbers: 32 in the low bits of 32 bytes, 32 in those of the next, then the high
+            // bits.
+            let (side, quarter, half) = (group / 8, group % 8 / 2, group % 2 * 16);
+            let low = side * 64 + quarter % 2 * 32 + half;
+            let high = 128 + side * 32 + half;
+            let q = block[low..low + 16].iter().zip(&block[high..high + 16]);
+            for (own, (low, high)) in own.iter_mut().zip(q) {
+                *own = low >> (quarter / 2 * 4) & 15 | (high >> (quarter * 2) & 3) << 4;
+            }
+        }
+    }
+}
+
+/// A half at a place in a block.
+#[inline(always)]
+fn half_at(block: &[u8], at: usize) -> f16 {
+    f16::from_le_bytes([block[at], block[at + 1]])
+}
+
+/// The fifth bits of 32 numbers, as they are added to the other four.
+#[inline(always)]
+fn fifth(bits: &[u8], i: usize) -> u8 {
+    (bits[i / 8] >> (i % 8) & 1) << 4
+}
+
 by_tier! {
     /// The numbers that blocks stand for; as many blocks as both slices hold.
     pub fn widen_blocks<FMA>(blocks: BlockType, bytes: &[u8], numbers: &mut [f32]) {
-        match blocks {
-            BlockType::Q4_0 => each(bytes, numbers, q4_0),
-            BlockType::Q4_1 => each(bytes, numbers, q4_1),
-            BlockType::Q5_0 => each(bytes, numbers, q5_0),
-            BlockType::Q5_1 => each(bytes, numbers, q5_1),
-            BlockType::Q8_0 => each(bytes, numbers, q8_0),
-            BlockType::Q2_K => each(bytes, numbers, q2_k),
-            BlockType::Q3_K => each(bytes, numbers, q3_k),
-            BlockType::Q4_K => each(bytes, numbers, q4_k),
-            BlockType::Q5_K => each(bytes, numbers, q5_k),
-            BlockType::Q6_K => each(bytes, numbers, q6_k),
+        let mut parts = Parts::new();
+        let bytes = bytes.chunks_exact(blocks.bytes());
+        for (block, y) in bytes.zip(numbers.chunks_exact_mut(blocks.numbers())) {
+            parts.read(blocks, block);
+            let (d, m) = (parts.d.to_f32(), parts.m.to_f32());
+            let groups = parts.q.chunks_exact(blocks.group()).zip(&parts.s).zip(&parts.t);
+            for (y, ((q, s), t)) in y.chunks_exact_mut(blocks.group()).zip(groups) {
+                let (scale, least) = (d * f32::from(*s), m * f32::from(*t));
+                for (y, q) in y.iter_mut().zip(q) {
+                    *y = scale * f32::from(i16::from(*q) - blocks.offset()) - least;
+                }
+            }
         }
     }
 }
@@ -144,177 +371,6 @@ pub(crate) fn row_numbers(weight: &Tensor, blocks: BlockType) -> Result<usize> {
         );
     }
     Ok(bytes / blocks.bytes() * blocks.numbers())
-}
-
-/// Widens block after block.
-#[inline(always)]
-fn each<const B: usize, const N: usize>(
-    bytes: &[u8],
-    numbers: &mut [f32],
-    widen: impl Fn(&[u8; B], &mut [f32; N]),
-) {
-    let (blocks, _) = bytes.as_chunks::<B>();
-    let (numbers, _) = numbers.as_chunks_mut::<N>();
-    blocks.iter().zip(numbers).for_each(|(block, numbers)| widen(block, numbers));
-}
-
-/// A half at a place in a block.
-#[inline(always)]
-fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
-}
-
-/// d·(q − 8). Layout: d, 16 bytes of two numbers each, the first half in the low bits.
-#[inline(always)]
-fn q4_0(block: &[u8; 18], y: &mut [f32; 32]) {
-    let d = half_at(block, 0);
-    for (i, q) in block[2..].iter().enumerate() {
-        y[i] = f32::from((q & 15) as i8 - 8) * d;
-        y[i + 16] = f32::from((q >> 4) as i8 - 8) * d;
-    }
-}
-
-/// d·q + m. Layout: d, m, 16 bytes as in [`q4_0`].
-#[inline(always)]
-fn q4_1(block: &[u8; 20], y: &mut [f32; 32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
-    for (i, q) in block[4..].iter().enumerate() {
-        y[i] = f32::from(q & 15) * d + m;
-        y[i + 16] = f32::from(q >> 4) * d + m;
-    }
-}
-
-/// The fifth bits of 32 numbers, as they are added to the other four.
-#[inline(always)]
-fn fifth(bits: &[u8], i: usize) -> u8 {
-    (bits[i / 8] >> (i % 8) & 1) << 4
-}
-
-/// d·(q − 16). Layout: d, 4 bytes of fifth bits, 16 bytes as in [`q4_0`].
-#[inline(always)]
-fn q5_0(block: &[u8; 22], y: &mut [f32; 32]) {
-    let (d, high) = (half_at(block, 0), &block[2..6]);
-    for (i, q) in block[6..].iter().enumerate() {
-        y[i] = f32::from((q & 15 | fifth(high, i)) as i8 - 16) * d;
-        y[i + 16] = f32::from((q >> 4 | fifth(high, i + 16)) as i8 - 16) * d;
-    }
-}
-
-/// d·q + m. Layout: d, m, 4 bytes of fifth bits, 16 bytes as in [`q4_0`].
-#[inline(always)]
-fn q5_1(block: &[u8; 24], y: &mut [f32; 32]) {
-    let (d, m, high) = (half_at(block, 0), half_at(block, 2), &block[4..8]);
-    for (i, q) in block[8..].iter().enumerate() {
-        y[i] = f32::from(q & 15 | fifth(high, i)) * d + m;
-        y[i + 16] = f32::from(q >> 4 | fifth(high, i + 16)) * d + m;
-    }
-}
-
-/// d·q. Layout: d, 32 signed bytes.
-#[inline(always)]
-fn q8_0(block: &[u8; 34], y: &mut [f32; 32]) {
-    let d = half_at(block, 0);
-    for (y, q) in y.iter_mut().zip(&block[2..]) {
-        *y = f32::from(*q as i8) * d;
-    }
-}
-
-/// d·s·q − m·t. Layout: 16 bytes of scales (low bits) and minima, 64 of four numbers each, d, m.
-#[inline(always)]
-fn q2_k(block: &[u8; 84], y: &mut [f32; 256]) {
-    let (d, m) = (half_at(block, 80), half_at(block, 82));
-    for (group, y) in y.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let scales = block[group];
-        let (scale, least) = (d * f32::from(scales & 15), m * f32::from(scales >> 4));
-        // Two groups share 32 bytes' bits of one place; four places make 128 numbers.
-        let (bytes, shift) = (16 + group / 8 * 32 + group % 2 * 16, group % 8 / 2 * 2);
-        for (y, q) in y.iter_mut().zip(&block[bytes..bytes + 16]) {
-            *y = scale * f32::from(q >> shift & 3) - least;
-        }
-    }
-}
-
-/// d·(s − 32)·(q − 4), where the third bit is kept apart. Layout: 32 bytes of third bits, 64 of
-/// four numbers each, 12 of scales, d.
-#[inline(always)]
-fn q3_k(block: &[u8; 110], y: &mut [f32; 256]) {
-    let (d, scales) = (half_at(block, 108), &block[96..108]);
-    for (group, y) in y.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let low = scales[group % 8] >> (group / 8 * 4) & 15;
-        let high = scales[8 + group % 4] >> (group / 4 * 2) & 3;
-        let scale = d * f32::from((low | high << 4) as i8 - 32);
-        let (half, place) = (group % 2 * 16, group % 8 / 2);
-        let (bytes, third) = (32 + group / 8 * 32 + half, group / 8 * 4 + place);
-        for (i, y) in y.iter_mut().enumerate() {
-            let q = block[bytes + i] >> (place * 2) & 3;
-            let bit = block[half + i] >> third & 1;
-            *y = scale * f32::from((q | bit << 2) as i8 - 4);
-        }
-    }
-}
-
-/// Scale and minimum of a group of 32, each of 6 bits: of the first four in the low bits of a byte
-/// each, of the others in four bits of one byte and the two high ones of those before.
-#[inline(always)]
-fn scale_and_least(scales: &[u8], group: usize) -> (f32, f32) {
-    let (scale, least) = match group {
-        0..4 => (scales[group] & 63, scales[group + 4] & 63),
-        _ => (
-            scales[group + 4] & 15 | scales[group - 4] >> 6 << 4,
-            scales[group + 4] >> 4 | scales[group] >> 6 << 4,
-        ),
-    };
-    (f32::from(scale), f32::from(least))
-}
-
-/// d·s·q − m·t. Layout: d, m, 12 bytes of scales and minima, 128 of two numbers each: 32 bytes have
-/// a group in their low bits and the next in their high ones.
-#[inline(always)]
-fn q4_k(block: &[u8; 144], y: &mut [f32; 256]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
-    for (pair, y) in y.as_chunks_mut::<64>().0.iter_mut().enumerate() {
-        let q = &block[16 + pair * 32..16 + pair * 32 + 32];
-        let (low, high) = y.split_at_mut(32);
-        let (scale, least) = scale_and_least(&block[4..16], 2 * pair);
-        let (scale, least) = (d * scale, m * least);
-        low.iter_mut().zip(q).for_each(|(y, q)| *y = scale * f32::from(q & 15) - least);
-        let (scale, least) = scale_and_least(&block[4..16], 2 * pair + 1);
-        let (scale, least) = (d * scale, m * least);
-        high.iter_mut().zip(q).for_each(|(y, q)| *y = scale * f32::from(q >> 4) - least);
-    }
-}
-
-/// As [`q4_k`] with fifth bits, of each group in one place of 32 bytes before the others.
-#[inline(always)]
-fn q5_k(block: &[u8; 176], y: &mut [f32; 256]) {
-    let (d, m, fifth) = (half_at(block, 0), half_at(block, 2), &block[16..48]);
-    for (group, y) in y.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (scale, least) = scale_and_least(&block[4..16], group);
-        let (scale, least) = (d * scale, m * least);
-        let (bytes, shift) = (48 + group / 2 * 32, group % 2 * 4);
-        let q = block[bytes..bytes + 32].iter().zip(fifth);
-        for (y, (q, bits)) in y.iter_mut().zip(q) {
-            *y = scale * f32::from(q >> shift & 15 | (bits >> group & 1) << 4) - least;
-        }
-    }
-}
-
-/// d·s·(q − 32). Layout: 128 bytes of the low four bits, 64 of the high two, 16 signed scales, d.
-#[inline(always)]
-fn q6_k(block: &[u8; 210], y: &mut [f32; 256]) {
-    let d = half_at(block, 208);
-    for (group, y) in y.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let scale = d * f32::from(block[192 + group] as i8);
-        // 128 numbers: 32 in the low bits of 32 bytes, 32 in those of the next, then the high bits.
-        let (side, quarter, half) = (group / 8, group % 8 / 2, group % 2 * 16);
-        let low = side * 64 + quarter % 2 * 32 + half;
-        let high = 128 + side * 32 + half;
-        let q = block[low..low + 16].iter().zip(&block[high..high + 16]);
-        for (y, (low, high)) in y.iter_mut().zip(q) {
-            let q = low >> (quarter / 2 * 4) & 15 | (high >> (quarter * 2) & 3) << 4;
-            *y = scale * f32::from(q as i8 - 32);
-        }
-    }
 }
 
 #[cfg(test)]

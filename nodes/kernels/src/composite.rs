@@ -184,6 +184,20 @@ pub fn rope_interleaved(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor
     Tensor::cat(&[real, imaginary], 3)?.reshape((n, heads, d))?.to_dtype(x.dtype())
 }
 
+/// See [`crate::rms_norm_rope`].
+pub fn rms_norm_rope(
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f64,
+    heads: usize,
+    (cos, sin): (&Tensor, &Tensor),
+) -> Result<Tensor> {
+    let (n, width) = x.dims2()?;
+    let normed = rms_norm(&x.to_dtype(DType::F32)?, weight, eps)?;
+    let turned = rope_interleaved(&normed.reshape((n, heads, width / heads))?, cos, sin)?;
+    turned.to_dtype(x.dtype())
+}
+
 /// See [`crate::conv`]; `size` is that of the result.
 pub fn conv(
     input: ConvInput,

@@ -46,28 +46,56 @@ fn bits(byte: u8) -> u32 {
     sign | if rest == 0x7f { 0x7fc0_0000 } else { finite }
 }
 
-by_tier! {
-    /// The numbers of bytes, as the bits of f32.
-    pub(crate) fn widen<FMA>(bytes: &[u8], words: &mut [u32]) {
-        for (word, byte) in words.iter_mut().zip(bytes) {
-            *word = bits(*byte);
+/// The bits of the f32 that a byte in two's complement is.
+#[inline(always)]
+fn signed_bits(byte: u8) -> u32 {
+    f32::from(byte as i8).to_bits()
+}
+
+/// Words of bytes by `bits`: an f32 each.
+#[inline(always)]
+fn each(bytes: &[u8], words: &mut [u32], bits: impl Fn(u8) -> u32) {
+    words.iter_mut().zip(bytes).for_each(|(word, byte)| *word = bits(*byte));
+}
+
+/// Words of bytes whose numbers bf16 holds: pairs of those that lie `width` bytes apart, zeros
+/// where the last row has none beside it.
+#[inline(always)]
+fn pairs(bytes: &[u8], width: usize, words: &mut [u32], bits: impl Fn(u8) -> u32) {
+    for (words, bytes) in words.chunks_exact_mut(width).zip(bytes.chunks(2 * width)) {
+        let (lower, upper) = bytes.split_at(width);
+        words.iter_mut().zip(lower).for_each(|(word, byte)| *word = bits(*byte) >> 16);
+        for (word, byte) in words.iter_mut().zip(upper) {
+            *word |= bits(*byte) & 0xffff_0000;
         }
     }
 }
 
 by_tier! {
-    /// The numbers of bytes as bf16, which holds each of them: pairs of those that lie `width`
-    /// bytes apart, zeros where the last row has none beside it.
+    /// The numbers of bytes in E4M3, as the bits of f32.
+    pub(crate) fn widen<FMA>(bytes: &[u8], words: &mut [u32]) {
+        each(bytes, words, bits);
+    }
+}
+
+by_tier! {
+    /// The same as bf16, in pairs of those that lie `width` bytes apart.
     pub(crate) fn widen_pairs<FMA>(bytes: &[u8], width: usize, words: &mut [u32]) {
-        for (words, bytes) in words.chunks_exact_mut(width).zip(bytes.chunks(2 * width)) {
-            let (lower, upper) = bytes.split_at(width);
-            for (word, byte) in words.iter_mut().zip(lower) {
-                *word = bits(*byte) >> 16;
-            }
-            for (word, byte) in words.iter_mut().zip(upper) {
-                *word |= bits(*byte) & 0xffff_0000;
-            }
-        }
+        pairs(bytes, width, words, bits);
+    }
+}
+
+by_tier! {
+    /// Bytes in two's complement, as the bits of f32.
+    pub(crate) fn widen_signed<FMA>(bytes: &[u8], words: &mut [u32]) {
+        each(bytes, words, signed_bits);
+    }
+}
+
+by_tier! {
+    /// The same as bf16, in pairs of those that lie `width` bytes apart.
+    pub(crate) fn widen_signed_pairs<FMA>(bytes: &[u8], width: usize, words: &mut [u32]) {
+        pairs(bytes, width, words, signed_bits);
     }
 }
 
@@ -92,9 +120,17 @@ mod tests {
                     assert!(same || found.is_nan() && number.is_nan(), "{tier:?}: {index:#04x}");
                 }
             }
+            widen_signed(&bytes, &mut wide);
+            assert!((0..=255).all(|i| f32::from_bits(wide[i]) == f32::from(i as u8 as i8)));
             // The last row alone.
             widen_pairs(&bytes[..192], 64, &mut pairs);
             assert!(pairs[64..].iter().all(|pair| pair >> 16 == 0));
+            widen_signed_pairs(&bytes[..192], 64, &mut pairs);
+            for (index, pair) in pairs.iter().enumerate() {
+                let low = f32::from_bits(pair << 16);
+                assert_eq!(low, f32::from((index / 64 * 128 + index % 64) as u8 as i8), "{tier:?}");
+                assert!(index < 64 || pair >> 16 == 0);
+            }
         });
     }
 

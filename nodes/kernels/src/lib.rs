@@ -9,11 +9,14 @@
 //! # Products
 //!
 //! Linear layers multiply by a [`PackedMatrix`], packed once when it is loaded: panels of 32
-//! outputs, interleaved along the sum, of f32, of pairs of bf16, or of eight bits a number, which
-//! are widened a panel at a time. The innermost loop is chosen by tier (AVX-512 with `vdpbf16ps`,
-//! AVX-512, AVX2, plain). Sums are f32, and what becomes of them ([`LinearEpilogue`]) is done
-//! before they are written. Attention packs keys and values in the same way. Convolutions of f32
-//! multiply by the `gemm` crate, single-threaded; those of bf16 have no fast path.
+//! outputs, interleaved along the sum, of f32, of pairs of bf16, of eight bits a number, or of
+//! ggml's blocks. What is narrower than its product is widened a piece of a panel at a time, into
+//! the words that the product reads, so that no matrix ever lies in memory in a wider type. Whole
+//! numbers of eight bits are exact in bf16, too: their scales multiply the sums. The innermost loop
+//! is chosen by tier (AVX-512 with `vdpbf16ps`, AVX-512, AVX2, plain). Sums are f32, and what
+//! becomes of them ([`LinearEpilogue`]) is done before they are written. Attention packs keys and
+//! values in the same way. Convolutions of f32 multiply by the `gemm` crate, single-threaded; those
+//! of bf16 have no fast path.
 //!
 //! # Numbers
 //!
@@ -29,8 +32,9 @@
 //! - `upsample_nearest2d` and CPU `conv2d` (slow, and no bf16): [`upsample_nearest2`], [`conv`].
 //! - `softmax_last_dim`, `rope` and `flash_attn` of candle-nn, which drop gradients silently: a
 //!   tensor that tracks operations takes the composite form, which keeps them.
-//! - Nesting: no candle operation runs inside a rayon task of ours, so its second thread pool is
-//!   never entered from the first.
+//! - Nesting: no candle operation of more than a few thousand numbers runs inside a rayon task, so
+//!   that its second thread pool is never entered from the first ([`side_by_side`] is for passes
+//!   whose tensors are smaller).
 //!
 //! # Errors
 //!
@@ -43,7 +47,7 @@ mod activation;
 #[cfg(test)]
 mod against_f64;
 mod attention;
-mod block_linear;
+mod block_panels;
 mod blocks;
 mod buffer;
 mod cancel;
@@ -56,7 +60,6 @@ mod e4m3;
 mod epilogue;
 mod filter;
 mod group;
-mod int8;
 mod layout;
 mod linear;
 mod math;
@@ -74,16 +77,16 @@ mod rotate;
 mod rows;
 mod tier;
 mod warp;
-mod widened;
 
 pub use activation::{
-    add, clamp_finite, gelu, gelu_tanh, multiply, rope_interleaved, silu, span_attention,
+    add, clamp_finite, gelu, gelu_tanh, multiply, rms_norm_rope, rope_interleaved, silu,
+    span_attention,
 };
 pub use attention::{attention, attention_with_bias};
-pub use block_linear::linear_blocks;
 pub use blocks::{BlockType, widen_blocks, widen_rows};
 pub use cancel::{
     CancelGuard, IsCancelled, cancellation, cancelled_by, check_cancelled, is_cancelled,
+    side_by_side,
 };
 pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};
@@ -91,9 +94,8 @@ pub use e4m3::e4m3;
 pub use epilogue::{Activation, Epilogue};
 pub use filter::Filter;
 pub use group::{group_norm, group_norm_silu};
-pub use int8::linear_int8;
 pub use layout::{GroupNorm, Padding};
-pub use linear::{LinearEpilogue, linear, linear_e4m3, linear_packed};
+pub use linear::{LinearEpilogue, linear, linear_blocks, linear_e4m3, linear_int8, linear_packed};
 pub use micro::Precision;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
 pub use packed::PackedMatrix;

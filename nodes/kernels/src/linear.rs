@@ -2,11 +2,13 @@
 
 use candle_core::{DType, Device, Tensor, bail};
 
+use crate::blocks::{BlockType, row_numbers};
 use crate::dense::{Dense, Numbers, fast_mixed, tensor};
 use crate::micro::Precision;
 use crate::number::Number;
-use crate::packed::PackedMatrix;
+use crate::packed::{PackedMatrix, SumScale};
 use crate::product::product;
+use crate::rotate::rotate_groups;
 use crate::rows::{PerRow, Rows, rows_of};
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
@@ -87,6 +89,8 @@ pub fn linear_packed(
     if let Some(last) = shape.last_mut() {
         *last = out;
     }
+    let rotated = weight.rotated().map(|group| rotate_groups(x, group)).transpose()?;
+    let x = rotated.as_ref().unwrap_or(x);
     if x.elem_count() == 0 || out == 0 {
         return Tensor::zeros(shape, x.dtype(), x.device());
     }
@@ -94,10 +98,21 @@ pub fn linear_packed(
     if !fast_mixed(&[x]) || !fast_mixed(&operands) {
         bail!("linear: a packed matrix multiplies f32 and bf16 on the CPU, without gradients");
     }
-    let Some(dense) = DenseEpilogue::new(&epilogue, &shape)? else {
-        let y = linear_packed(x, weight, bias, LinearEpilogue::None)?;
-        return epilogue.apply(&y);
-    };
+    match DenseEpilogue::new(&epilogue, &shape)? {
+        Some(dense) => multiplied(x, weight, bias, &dense, shape),
+        None => epilogue.apply(&multiplied(x, weight, bias, &DenseEpilogue::None, shape)?),
+    }
+}
+
+/// The product itself, of operands that fit.
+fn multiplied(
+    x: &Tensor,
+    weight: &PackedMatrix,
+    bias: Option<&Tensor>,
+    dense: &DenseEpilogue,
+    shape: Vec<usize>,
+) -> Result<Tensor> {
+    let [out, _] = weight.dims();
     let (rows, _) = rows_of(x)?;
     let x_dense = Dense::new(x)?;
     let numbers = x_dense.numbers();
@@ -140,6 +155,53 @@ pub fn linear_e4m3(
         return composite::linear_e4m3(x, weight, scale, bias);
     }
     let packed = PackedMatrix::pack_e4m3(weight, scale, Precision::of(x.dtype()))?;
+    linear_packed(x, &packed, bias, LinearEpilogue::None)
+}
+
+/// x·(diag(scales)·W)ᵀ + b over the last dimension, where W is held as signed bytes.
+///
+/// Shapes: `x` `[…, in]`, `weight` `[out, in]` in U8 (two's complement), `scales` `[out]` in f32,
+/// `bias` `[out]`; the result is `[…, out]` in the type of `x`.
+pub fn linear_int8(
+    x: &Tensor,
+    weight: &Tensor,
+    scales: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (out, inner) = weight.dims2()?;
+    if weight.dtype() != DType::U8 || scales.dtype() != DType::F32 || scales.dims() != [out] {
+        bail!(
+            "linear_int8: a weight of {out} rows in {:?}, scales {:?} in {:?}",
+            weight.dtype(),
+            scales.dims(),
+            scales.dtype()
+        );
+    }
+    check(x, [out, inner], bias)?;
+    let operands: Vec<&Tensor> = bias.into_iter().chain([x]).collect();
+    if !fast_mixed(&operands) || !matches!(weight.device(), Device::Cpu) {
+        return composite::linear_int8(x, weight, scales, bias);
+    }
+    let packed = PackedMatrix::pack_int8(weight, scales, None, Precision::of(x.dtype()))?;
+    linear_packed(x, &packed, bias, LinearEpilogue::None)
+}
+
+/// x·Wᵀ + b over the last dimension, where W is held in blocks.
+///
+/// Shapes: `x` `[…, in]`, `weight` `[out, bytes of a row]` in U8, `bias` `[out]`; the result is
+/// `[…, out]` in the type of `x`.
+pub fn linear_blocks(
+    x: &Tensor,
+    weight: &Tensor,
+    blocks: BlockType,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    check(x, [weight.dim(0)?, row_numbers(weight, blocks)?], bias)?;
+    let operands: Vec<&Tensor> = bias.into_iter().chain([x]).collect();
+    if !fast_mixed(&operands) || !matches!(weight.device(), Device::Cpu) {
+        return composite::linear_blocks(x, weight, blocks, bias);
+    }
+    let packed = PackedMatrix::pack_blocks(weight, blocks, Precision::of(x.dtype()))?;
     linear_packed(x, &packed, bias, LinearEpilogue::None)
 }
 
@@ -205,7 +267,7 @@ enum End<'a> {
 
 /// What becomes of sums.
 struct Finish<'a> {
-    scale: f32,
+    scale: SumScale<'a>,
     bias: Option<&'a [f32]>,
     end: End<'a>,
     /// Columns of the result.
@@ -215,8 +277,10 @@ struct Finish<'a> {
 impl Finish<'_> {
     /// Finishes the sums of some columns of a row.
     fn row(&self, row: usize, columns: std::ops::Range<usize>, sums: &mut [f32]) {
-        if self.scale != 1.0 {
-            scale(sums, self.scale);
+        match &self.scale {
+            SumScale::One => {}
+            SumScale::All(factor) => scale(sums, *factor),
+            SumScale::Rows(scales) => times(sums, &scales[columns.clone()]),
         }
         if let Some(bias) = self.bias {
             add(sums, &bias[columns.clone()]);

@@ -263,12 +263,16 @@ impl<T: Copy + Default + Send> Unfilled<T> {
         // The ranges of rows and of columns follow one another, so that no two rectangles overlap,
         // and nothing else touches the memory until they are gone.
         let cancel = &self.cancel;
-        tiles.into_par_iter().for_each(|(group, mut tile)| {
+        let fill_tile = |(group, mut tile): (usize, TileMut<'_, T>)| {
             if !cancel.is_raised() {
                 tile.clear();
                 fill(group, tile);
             }
-        });
+        };
+        match tiles.len() {
+            1 => tiles.into_iter().for_each(fill_tile),
+            _ => tiles.into_par_iter().for_each(fill_tile),
+        }
         self.filled = end;
     }
 

@@ -150,7 +150,8 @@ by_tier! {
 }
 
 by_tier! {
-    fn rms_row<FMA>(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+    /// x/√(mean(x²) + eps)·weight.
+    pub(crate) fn rms_row<FMA>(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
         let mean = math::sum_squares::<FMA>(x, 0.0) / x.len() as f32;
         let inverse = 1.0 / (mean + eps).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {

@@ -65,7 +65,7 @@ impl Number for bf16 {
 
 /// The bits of the nearest bf16, the even one where two are; NaN stays NaN.
 #[inline(always)]
-fn round(number: f32) -> u16 {
+pub(crate) fn round(number: f32) -> u16 {
     let bits = number.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     let quiet = (bits >> 16) | 0x40;

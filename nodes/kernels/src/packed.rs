@@ -8,6 +8,8 @@ use candle_core::{CpuStorage, DType, Device, Error, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::Result;
+use crate::block_panels::BlockPanels;
+use crate::blocks::{BlockType, row_numbers};
 use crate::buffer::filled;
 use crate::cancel::CancelFlag;
 use crate::dense::Dense;
@@ -27,6 +29,17 @@ pub struct PackedMatrix {
     precision: Precision,
     out: usize,
     inner: usize,
+    /// How many numbers of a row were rotated together, if they were.
+    rotated: Option<usize>,
+}
+
+/// What sums are multiplied by.
+#[derive(Debug, PartialEq)]
+pub(crate) enum SumScale<'a> {
+    One,
+    All(f32),
+    /// Each row of the matrix has its own.
+    Rows(&'a [f32]),
 }
 
 #[derive(Clone)]
@@ -35,6 +48,10 @@ enum Data {
     Words(Arc<Vec<u32>>),
     /// `[panels, inner, 32]`, a byte a number (E4M3), and what each number is multiplied by.
     E4m3(Arc<Vec<u8>>, f32),
+    /// The same of whole numbers, and what those of a row are multiplied by.
+    Int8(Arc<Vec<u8>>, Arc<Vec<f32>>),
+    /// Blocks that share their scales.
+    Blocks(BlockPanels),
 }
 
 impl PackedMatrix {
@@ -55,7 +72,7 @@ impl PackedMatrix {
             let count = COLUMNS.min(out - first);
             lines.skip(first).pack(precision, count, 0..inner, COLUMNS, words);
         })?;
-        Ok(Self { data: Data::Words(Arc::new(words)), precision, out, inner })
+        Ok(Self::new(Data::Words(Arc::new(words)), precision, [out, inner]))
     }
 
     /// Packs a matrix of each head, `lines(head)`, in parallel.
@@ -80,7 +97,7 @@ impl PackedMatrix {
                 let count = COLUMNS.min(out - first);
                 lines.skip(first).pack(precision, count, 0..inner, COLUMNS, words);
             }
-            Self { data: Data::Words(Arc::new(words)), precision, out, inner }
+            Self::new(Data::Words(Arc::new(words)), precision, [out, inner])
         });
         let packed = packed.collect();
         cancel.check()?;
@@ -95,14 +112,51 @@ impl PackedMatrix {
     /// # Errors
     /// When it is no matrix, of another type, or on another device.
     pub fn pack_e4m3(bytes: &Tensor, scale: f32, precision: Precision) -> Result<Self> {
-        let (out, inner) = bytes.dims2()?;
-        let panel = inner * COLUMNS;
-        let packed = with_bytes(bytes, |rows| {
-            filled(out.div_ceil(COLUMNS) * panel, panel, |index, packed| {
-                interleave(&rows[index * panel..], inner, packed);
-            })
-        })?;
-        Ok(Self { data: Data::E4m3(Arc::new(packed), scale), precision, out, inner })
+        let (packed, size) = interleaved(bytes)?;
+        Ok(Self::new(Data::E4m3(Arc::new(packed), scale), precision, size))
+    }
+
+    /// Packs a matrix of whole numbers of eight bits, those of row i times `scales[i]`. They stay
+    /// so, and are widened where they are multiplied; bf16 holds each of them exactly.
+    ///
+    /// Where numbers of a row were `rotated` together before they were rounded, what is multiplied
+    /// by the matrix is rotated too ([`crate::rotate_groups`]): x·Wᵀ = (x·H)·(W·H)ᵀ.
+    ///
+    /// Shapes: `bytes` `[out, inner]` in U8 (two's complement), `scales` `[out]` in f32.
+    ///
+    /// # Errors
+    /// When a shape or a type is another, or it lies on another device.
+    pub fn pack_int8(
+        bytes: &Tensor,
+        scales: &Tensor,
+        rotated: Option<usize>,
+        precision: Precision,
+    ) -> Result<Self> {
+        let (packed, size) = interleaved(bytes)?;
+        if scales.dims() != [size[0]] || scales.dtype() != DType::F32 {
+            let (shape, dtype) = (scales.dims(), scales.dtype());
+            bail!("linear: scales {shape:?} in {dtype:?} of {} rows, expected F32", size[0]);
+        }
+        let data = Data::Int8(Arc::new(packed), Arc::new(scales.to_vec1()?));
+        Ok(Self { rotated, ..Self::new(data, precision, size) })
+    }
+
+    /// Packs a matrix that is held in blocks. They stay as they are, and are widened where they are
+    /// multiplied, into f32 or, rounded once, bf16.
+    ///
+    /// Shape: `bytes` `[out, bytes of a row]` in U8.
+    ///
+    /// # Errors
+    /// When rows are no whole blocks, or it is of another type or on another device.
+    pub fn pack_blocks(bytes: &Tensor, form: BlockType, precision: Precision) -> Result<Self> {
+        let inner = row_numbers(bytes, form)?;
+        let (out, row) = bytes.dims2()?;
+        let panels = with_bytes(bytes, |rows| BlockPanels::pack(form, rows, row))?;
+        Ok(Self::new(Data::Blocks(panels), precision, [out, inner]))
+    }
+
+    fn new(data: Data, precision: Precision, [out, inner]: [usize; 2]) -> Self {
+        Self { data, precision, out, inner, rotated: None }
     }
 
     /// Packs a matrix `[out, inner]` that is read piece by piece, on this thread: only a piece of it
@@ -164,7 +218,7 @@ impl PackedMatrix {
                 Data::Words(Arc::new(words))
             }
         };
-        Ok(Self { data, precision, out, inner })
+        Ok(Self::new(data, precision, [out, inner]))
     }
 
     /// Rows and columns, `[out, inner]`.
@@ -182,15 +236,23 @@ impl PackedMatrix {
         match &self.data {
             Data::Words(words) => words.len() * 4,
             Data::E4m3(bytes, _) => bytes.len(),
+            Data::Int8(bytes, scales) => bytes.len() + scales.len() * 4,
+            Data::Blocks(panels) => panels.bytes(),
         }
     }
 
     /// What sums are multiplied by.
-    pub(crate) fn scale(&self) -> f32 {
-        match self.data {
-            Data::Words(_) => 1.0,
-            Data::E4m3(_, scale) => scale,
+    pub(crate) fn scale(&self) -> SumScale<'_> {
+        match &self.data {
+            Data::Words(_) | Data::Blocks(_) => SumScale::One,
+            Data::E4m3(_, scale) => SumScale::All(*scale),
+            Data::Int8(_, scales) => SumScale::Rows(scales),
         }
+    }
+
+    /// How many numbers of what it multiplies are rotated together first, if they are.
+    pub(crate) fn rotated(&self) -> Option<usize> {
+        self.rotated
     }
 
     /// Words of a row.
@@ -210,23 +272,30 @@ impl PackedMatrix {
         words: Range<usize>,
         room: &'a mut Vec<u32>,
     ) -> &'a [u32] {
-        match &self.data {
-            Data::Words(all) => {
-                let start = index * self.depth();
-                &all[(start + words.start) * COLUMNS..(start + words.end) * COLUMNS]
-            }
-            Data::E4m3(all, _) => {
-                let (start, each) = (index * self.inner, self.precision.in_word());
-                let end = (words.end * each).min(self.inner);
-                let bytes = &all[(start + words.start * each) * COLUMNS..(start + end) * COLUMNS];
-                room.resize(words.len() * COLUMNS, 0);
-                match self.precision {
-                    Precision::F32 => e4m3::widen(bytes, room),
-                    Precision::Bf16 => e4m3::widen_pairs(bytes, COLUMNS, room),
-                }
-                room
-            }
+        if let Data::Words(all) = &self.data {
+            let start = index * self.depth();
+            return &all[(start + words.start) * COLUMNS..(start + words.end) * COLUMNS];
         }
+        let each = self.precision.in_word();
+        let numbers = words.start * each..(words.end * each).min(self.inner);
+        let narrow = |all: &'a [u8]| {
+            let start = index * self.inner;
+            &all[(start + numbers.start) * COLUMNS..(start + numbers.end) * COLUMNS]
+        };
+        room.resize(words.len() * COLUMNS, 0);
+        match (&self.data, self.precision) {
+            (Data::Words(_), _) => {}
+            (Data::E4m3(all, _), Precision::F32) => e4m3::widen(narrow(all), room),
+            (Data::E4m3(all, _), Precision::Bf16) => {
+                e4m3::widen_pairs(narrow(all), COLUMNS, room);
+            }
+            (Data::Int8(all, _), Precision::F32) => e4m3::widen_signed(narrow(all), room),
+            (Data::Int8(all, _), Precision::Bf16) => {
+                e4m3::widen_signed_pairs(narrow(all), COLUMNS, room);
+            }
+            (Data::Blocks(panels), precision) => panels.widen(index, numbers, precision, room),
+        }
+        room
     }
 }
 
@@ -237,6 +306,18 @@ fn interleave(rows: &[u8], inner: usize, panel: &mut [u8]) {
         let places = panel[column..].iter_mut().step_by(COLUMNS);
         places.zip(row).for_each(|(place, byte)| *place = *byte);
     }
+}
+
+/// The bytes of a matrix as `[panels, inner, 32]`, and its rows and columns.
+fn interleaved(bytes: &Tensor) -> Result<(Vec<u8>, [usize; 2])> {
+    let (out, inner) = bytes.dims2()?;
+    let panel = inner * COLUMNS;
+    let packed = with_bytes(bytes, |rows| {
+        filled(out.div_ceil(COLUMNS) * panel, panel, |index, packed| {
+            interleave(&rows[index * panel..], inner, packed);
+        })
+    })?;
+    Ok((packed, [out, inner]))
 }
 
 /// What `read` makes of a matrix of bytes on the CPU, row after row.
@@ -264,9 +345,11 @@ fn with_room<T>(count: usize) -> Result<Vec<T>> {
 
 impl fmt::Debug for PackedMatrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = match self.data {
+        let held = match &self.data {
             Data::Words(_) => "words",
             Data::E4m3(..) => "e4m3",
+            Data::Int8(..) => "int8",
+            Data::Blocks(panels) => panels.name(),
         };
         write!(f, "PackedMatrix({:?}, {held}, {:?})", self.dims(), self.precision)
     }

@@ -215,6 +215,12 @@ fn rope_equals_its_composite_form() {
         let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
         let expected = composite::rope_interleaved(&x, &cos, &sin).unwrap();
         close(&kino_kernels::rope_interleaved(&x, &cos, &sin).unwrap(), &expected, 1e-6);
+        let (x, weight) = (x.flatten_from(1).unwrap(), random.tensor(&[heads * d]));
+        let rotation = (&cos, &sin);
+        let expected = composite::rms_norm_rope(&x, &weight, 1e-6, heads, rotation).unwrap();
+        let found = kino_kernels::rms_norm_rope(&x, &weight, 1e-6, heads, rotation).unwrap();
+        assert_eq!(found.dims(), [n, heads, d]);
+        close(&found, &expected, 1e-5);
     }
 }
 
@@ -235,6 +241,7 @@ fn all(x: &Tensor, row: &Tensor, weight: &Tensor, cos: &Tensor) -> Vec<Result<Te
         heads(x).and_then(|x| kino_kernels::attention(&x, &x, &x, 0.2)),
         heads(x).and_then(|q| kino_kernels::attention_with_bias(&q, &q, &q, &q, 0.2)),
         tokens(x).and_then(|x| kino_kernels::rope_interleaved(&x, cos, cos)),
+        kino_kernels::rms_norm_rope(x, row, 1e-6, 1, (cos, cos)),
     ]
 }
 
@@ -324,4 +331,9 @@ fn shapes_that_do_not_fit_are_refused() {
     let heads = random.tensor(&[2, 4, 6]);
     assert!(kino_kernels::attention(&heads, &heads, &random.tensor(&[2, 5, 6]), 1.0).is_err());
     assert!(kino_kernels::rope_interleaved(&heads, &x, &x).is_err());
+    let (row, angles) = (random.tensor(&[6]), random.tensor(&[4, 1]));
+    let turned =
+        |heads, angles| kino_kernels::rms_norm_rope(&x, &row, 1.0, heads, (angles, angles));
+    assert!(turned(3, &angles).is_ok() && turned(4, &angles).is_err() && turned(0, &x).is_err());
+    assert!(turned(3, &x).is_err());
 }

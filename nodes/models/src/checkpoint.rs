@@ -27,7 +27,7 @@ pub(crate) use layout::{FileLayout, NewTensor, lay_out_gguf, lay_out_safetensors
 pub use metadata::FileMetadata;
 pub use opened::Checkpoint;
 pub(crate) use part::TensorEntry;
-pub use part::{Identity, PartFiles};
+pub use part::{Cut, Identity, PartFiles};
 pub use single::{
-    Cut, DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,
+    DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,
 };

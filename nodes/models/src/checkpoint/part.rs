@@ -9,7 +9,6 @@ use super::file::{self, DataFile};
 use super::format;
 use super::header::{CONFIG, Header, StoredTensor, StoredType};
 use super::metadata::FileMetadata;
-use super::single::Cut;
 use crate::error::{Error, Result};
 
 /// Files up to this length are hashed whole.
@@ -38,6 +37,11 @@ pub(crate) struct TensorEntry<'a> {
     /// Its bytes.
     pub(crate) length: u64,
 }
+
+/// Gives the layers that are the rows of one layer of a file, in order, each with its share of
+/// them; none where it is one layer in the diffusers layout, too. The names are those of layers,
+/// without their weights; those that come out are of the diffusers layout.
+pub type Cut = Box<dyn Fn(&str) -> Vec<(String, usize)> + Send + Sync>;
 
 /// All the weight files of one part of a model, opened, by tensor name.
 pub struct PartFiles {

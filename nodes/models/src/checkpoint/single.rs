@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::layout::GgufValue;
-use super::part::PartFiles;
+use super::part::{Cut, PartFiles};
 
 /// What the parts of a model are called in the diffusers layout.
 pub mod part_names {
@@ -26,11 +26,6 @@ pub mod part_names {
 
 /// Gives the name that a weight has in the diffusers layout; none where it has none.
 pub type Rename = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
-
-/// Gives the layers that are the rows of one layer of a file, in order, each with its share of
-/// them; none where it is one layer in the diffusers layout, too. The names are those of layers,
-/// without their weights; those that come out are of the diffusers layout.
-pub type Cut = Box<dyn Fn(&str) -> Vec<(String, usize)> + Send + Sync>;
 
 /// What a family finds a file to be, by the names and shapes of its weights.
 pub struct DetectedPart {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 pub enum Weight {
     /// Numbers of one type, `[out, inner]`: f32 or bf16.
     Dense(Tensor),
-    /// Packed for the kernels of the CPU: f32, bf16, or numbers of eight bits.
+    /// Packed for the kernels of the CPU: f32, bf16, numbers of eight bits, or blocks.
     Packed(PackedMatrix),
     /// Numbers of eight bits (E4M3), which are widened where they are multiplied.
     E4m3 {
@@ -51,6 +51,12 @@ impl Weight {
             }
             Self::E4m3 { bytes, scale } if matches!(bytes.device(), Device::Cpu) => {
                 Self::Packed(PackedMatrix::pack_e4m3(&bytes, scale, precision)?)
+            }
+            Self::Int8 { bytes, scales, group } if matches!(bytes.device(), Device::Cpu) => {
+                Self::Packed(PackedMatrix::pack_int8(&bytes, &scales, group, precision)?)
+            }
+            Self::Blocks { bytes, blocks } if matches!(bytes.device(), Device::Cpu) => {
+                Self::Packed(PackedMatrix::pack_blocks(&bytes, blocks, precision)?)
             }
             other => other,
         })

@@ -9,7 +9,7 @@
 //!   whole differences `.diff` (of a weight), `.diff_b` (of a bias);
 //! - kohya: `lora_unet_blocks_0_self_attn_q.lora_down.weight`, `.alpha`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -263,7 +263,7 @@ impl LoraSpec {
             match layers.get(plain(name)) {
                 Some(layers) => changes.extend(layers.iter().map(|(layer, rows)| {
                     let (layer, tensors) = (layer.clone(), tensors.clone());
-                    Change { layer, tensors, rows: rows.clone() }
+                    (name, Change { layer, tensors, rows: rows.clone() })
                 })),
                 None => unmatched.push(name.clone()),
             }
@@ -279,12 +279,9 @@ impl LoraSpec {
                 unmatched.len()
             )));
         }
-        let mut names: HashMap<&str, &Change> = HashMap::new();
-        for (change, (name, _)) in changes
-            .iter()
-            .zip(self.layers.iter().filter(|(name, _)| layers.contains_key(plain(name))))
-        {
-            if names.insert(&change.layer, change).is_some() {
+        let mut changed = HashSet::new();
+        for (name, change) in &changes {
+            if !changed.insert(&change.layer) {
                 let layer = &change.layer;
                 return Err(invalid(format!(
                     "`{name}` and another of its layers are both `{layer}`"
@@ -293,7 +290,7 @@ impl LoraSpec {
         }
         // Those for a model of this family with other inputs differ where it reads these.
         let (mut fitting, mut misfits) = (Vec::new(), Vec::new());
-        for change in changes {
+        for (_, change) in changes {
             match change.check(own, network) {
                 Ok(()) => fitting.push(change),
                 Err(reason) => misfits.push(reason),

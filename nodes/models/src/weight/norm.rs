@@ -30,6 +30,22 @@ impl RmsNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(kernels::rms_norm(x, &self.weight, self.eps)?)
     }
+
+    /// The norm, then the rotation of each head by the angle of its row.
+    ///
+    /// Shapes: `x` `[n, heads·d]`, the rotation's cosines and sines `[n, d/2]`; the result is
+    /// `[n, heads, d]`.
+    ///
+    /// # Errors
+    /// When a width differs.
+    pub fn rotated(
+        &self,
+        x: &Tensor,
+        heads: usize,
+        rotation: (&Tensor, &Tensor),
+    ) -> Result<Tensor> {
+        Ok(kernels::rms_norm_rope(x, &self.weight, self.eps, heads, rotation)?)
+    }
 }
 
 /// (x − mean)/√(variance + eps)·weight + bias over the last dimension; both are kept in f32.

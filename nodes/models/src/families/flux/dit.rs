@@ -21,21 +21,13 @@ use crate::model::Packed;
 use crate::patch::Grid;
 use crate::sampling::StepCache;
 use crate::weight::{BlockList, Blocks, Linear, Weights};
-use block::{DoubleBlock, SingleBlock};
+use block::{DoubleBlock, EPS, SingleBlock};
+pub use condition::Context;
 use condition::{Conditioner, FinalModulation};
 use rope::Rotation;
 
 /// Rotations are kept for so many grids and lengths of text.
 const KEPT_TABLES: usize = 16;
-/// Epsilon of the norms.
-const EPS: f64 = 1e-6;
-
-/// A text as the blocks read it, made once a run and not once a step.
-#[derive(Debug, Clone)]
-pub struct Context {
-    rows: Tensor,   // [rows, dim]
-    pooled: Tensor, // [1, dim], f32
-}
 
 /// A picture on its way through the blocks.
 struct Picture {

@@ -3,12 +3,14 @@
 use candle_core::Tensor;
 use kino_kernels::{self as kernels, LinearEpilogue};
 
-use super::EPS;
 use super::condition::Modulation;
 use super::rope::Rotation;
 use crate::error::{Error, Result};
 use crate::families::flux::transformer::TransformerConfig;
 use crate::weight::{Linear, RmsNorm, Weights};
+
+/// Epsilon of the norms.
+pub(super) const EPS: f64 = 1e-6;
 
 /// How wide heads are, and how many.
 #[derive(Debug, Clone, Copy)]

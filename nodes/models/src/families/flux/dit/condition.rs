@@ -4,11 +4,17 @@
 use candle_core::{DType, Device, Tensor};
 use kino_kernels as kernels;
 
-use super::Context;
 use crate::error::{Error, Result};
 use crate::families::flux::transformer::TransformerConfig;
 use crate::timestep::sinusoids;
 use crate::weight::{Linear, Weights};
+
+/// A text as the blocks read it, made once a run and not once a step.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub(super) rows: Tensor,   // [rows, dim]
+    pub(super) pooled: Tensor, // [1, dim], f32
+}
 
 /// Width of a sinusoidal embedding.
 const WAVES: usize = 256;

@@ -137,16 +137,13 @@ impl Block {
         &self,
         y: &Tensor,
         clips: &[Clip<'_>],
-        (cos, sin): (&Tensor, &Tensor),
+        rotation: (&Tensor, &Tensor),
         epilogue: LinearEpilogue<'_>,
     ) -> Result<Tensor> {
         let Attention { query: asking, key, key_norm, value } = &self.own;
         let heads = asking.heads;
-        let turned = |x: Tensor| -> Result<Tensor> {
-            Ok(kernels::rope_interleaved(&heads.split(&x)?, cos, sin)?)
-        };
-        let query = turned(asking.forward(y)?)?;
-        let key = turned(key_norm.forward(&key.forward(y)?)?)?;
+        let query = asking.norm.rotated(&asking.query.forward(y)?, heads.count, rotation)?;
+        let key = key_norm.rotated(&key.forward(y)?, heads.count, rotation)?;
         let value = heads.split(&value.forward(y)?)?; // [tokens, heads, head_dim]
         let within = |clip: &Clip<'_>| {
             let own_rows = |t: &Tensor| t.narrow(0, clip.start, clip.tokens)?.transpose(0, 1);
