@@ -91,11 +91,11 @@ fn flags_count_before_the_environment_before_the_file_before_what_is_taken() {
 #[test]
 fn what_is_set_is_what_runs_use() {
     let place = Place::new();
-    good(&place, &["config", "set", "memory", "10MB"]);
+    good(&place, &["config", "set", "memory", "2MB"]);
     good(&place, &["config", "set", "cache", "here"]);
     let plan = [&["plan", "text_to_video"][..], &QUICK].concat();
     let refused = bad(&place, &plan);
-    assert!(refused.contains("10 MB are allowed"), "{refused}");
+    assert!(refused.contains("2.0 MB are allowed"), "{refused}");
     good(&place, &[&plan[..], &["--memory", "2GB"]].concat());
     good(&place, &["config", "set", "memory", "2GB"]);
     // A relative folder is that of the moment at which it was set.
