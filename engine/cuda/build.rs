@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// The name of each library, the files in which it may lie, and its functions, a line each.
 const FUNCTIONS: &str = include_str!("functions.txt");
 
-/// Keeps what the arguments of a call lie in while `kino_cuda_resolve` looks for the function, whose
-/// number is on the stack, then goes on there as if it had been called (System V ABI, x86-64).
+/// Keeps what the arguments of a call lie in while `kino_cuda_resolve` looks for the function,
+/// whose number is on the stack, then goes on there as if it had been called (System V ABI, x86-64).
 const LAZY: &str = "\
     .text
 kino_cuda_lazy:

@@ -1,12 +1,12 @@
-//! What a program meets that is linked with the libraries made here: nothing where NVIDIA's are not,
-//! and NVIDIA's own functions, with all their arguments, where they are.
+//! What a program meets that is linked with the libraries made here: nothing where NVIDIA's are
+//! not, and NVIDIA's own functions, with all their arguments, where they are.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use std::path::Path;
 use std::process::Command;
 
-/// Calls functions of three libraries, one of them twice; arguments are whole numbers and floating
-/// point ones, in registers and on the stack.
+/// Calls functions of three libraries, one of them twice; arguments are whole numbers and
+/// floating point ones, in registers and on the stack.
 const PROGRAM: &str = r#"
 #include <stdio.h>
 int cuInit(unsigned flags);
