@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FUNCTIONS: &str = include_str!("functions.txt");
 
 /// Keeps what the arguments of a call lie in while `kino_cuda_resolve` looks for the function,
-/// whose number is on the stack, then goes on there as if it had been called (System V ABI, x86-64).
+/// whose number is on the stack, then goes on there as if it had been called (System V ABI).
 const LAZY: &str = "\
     .text
 kino_cuda_lazy:

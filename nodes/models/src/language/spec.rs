@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 const TEMPLATE: &str = "tokenizer.chat_template";
 
-/// Bytes that a tokenizer takes for each of its tokens: texts, merges, and tables of both. Estimated
-/// for vocabularies of 150 thousand tokens.
+/// Bytes that a tokenizer takes for each of its tokens: texts, merges, and tables of both.
+/// Estimated for vocabularies of 150 thousand tokens.
 const TOKENIZER_BYTES: u64 = 600;
 /// Tokens of a prompt that pass together, at most.
 const AT_ONCE: u64 = 128;
