@@ -41,8 +41,8 @@ fn main() {
     }
     let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
     let libraries: Vec<Library> = FUNCTIONS.lines().filter_map(Library::read).collect();
-    write(&out.join("jumps.S"), &jumps(&libraries));
-    write(&out.join("tables.h"), &tables(&libraries));
+    write(&out.join("jumps.S"), jumps(&libraries));
+    write(&out.join("tables.h"), tables(&libraries));
     // The jumps of all libraries lie in the first, the others are empty.
     cc::Build::new()
         .file(out.join("jumps.S"))

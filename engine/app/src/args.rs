@@ -495,9 +495,9 @@ embeddings, heads and kernels of convolutions stay as exact as they were.
 A tensor is read and written a piece at a time, and files appear whole or not at all.
 
 Examples:
-  kino models convert hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers wan-q4_k.gguf --part transformer --to q4_k
-  kino models convert wan2.2_t2v_high_noise_14B_fp16.safetensors high_fp8.safetensors --to fp8
-  kino models convert wan-Q8_0.gguf wan/ --to bf16        a folder that diffusers reads")]
+  kino models convert models/wan wan-q4_k.gguf --part transformer --to q4_k
+  kino models convert high_noise_fp16.safetensors high_fp8.safetensors --to fp8
+  kino models convert wan-Q8_0.gguf wan/ --to bf16  a folder that diffusers reads")]
 pub(crate) struct Convert {
     /// As a graph names it: hf:OWNER/NAME, a folder, a file, embedded:shapes
     pub(crate) source: String,

@@ -894,11 +894,11 @@ fn what_a_step_cache_saved_is_told() {
     let place = Place::new();
     let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let text = fs::read_to_string(root.join("graphs/text_to_image.ron")).unwrap();
-    let cached = "\"guidance\": \"inputs.guidance\",\n}, with: {\"cache\": 0.3, \"cache_kind\": \"first_block\"}),";
-    let graph = text.replace("\"guidance\": \"inputs.guidance\",\n        }),", cached);
+    let input = "\"cache\": (type: \"Real\", default: ";
+    let graph = text.replace(&format!("{input}0.0"), &format!("{input}0.3"));
     assert_ne!(graph, text);
     place.write("g.ron", &graph);
-    place.write("h.ron", graph.replace("0.3", "0.0"));
+    place.write("h.ron", &text);
     let small = ["--set", "width=32", "--set", "height=32", "--set", "steps=20"];
     let ran = place.kino(&[&["run", "g.ron"][..], &small].concat());
     assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
