@@ -497,7 +497,7 @@ A tensor is read and written a piece at a time, and files appear whole or not at
 Examples:
   kino models convert models/wan wan-q4_k.gguf --part transformer --to q4_k
   kino models convert high_noise_fp16.safetensors high_fp8.safetensors --to fp8
-  kino models convert wan-Q8_0.gguf wan/ --to bf16  a folder that diffusers reads")]
+  kino models convert wan-Q8_0.gguf wan/ --to bf16  (a folder for diffusers)")]
 pub(crate) struct Convert {
     /// As a graph names it: hf:OWNER/NAME, a folder, a file, embedded:shapes
     pub(crate) source: String,
