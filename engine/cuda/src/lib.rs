@@ -2,9 +2,9 @@
 //!
 //! candle links CUDA's driver, cuBLAS, cuBLASLt, cuRAND and NVRTC by name, and such a binary does
 //! not start on a machine that lacks one of them. This crate has no code of its own: its build
-//! script makes static libraries of these names, which the linker finds instead. Each function
-//! that cudarc declares (`functions.txt`) is a jump to the real one, which is looked for with
-//! `dlopen` when it is first called; where there is none, it returns `CUDA_ERROR_STUB_LIBRARY` (34), which
+//! script makes static libraries of these names, which the linker finds instead. Each function that
+//! cudarc declares (`functions.txt`) is a jump to the real one, which is looked for with `dlopen`
+//! when it is first called; where there is none, it returns `CUDA_ERROR_STUB_LIBRARY` (34), which
 //! candle makes an error.
 //!
 //! The libraries are looked for by the system's rules, then in the folders of `KINO_CUDA_LIBS`
