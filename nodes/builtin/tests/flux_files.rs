@@ -6,18 +6,17 @@ mod common;
 #[path = "../../models/tests/common/gguf.rs"]
 mod gguf;
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use common::flux::flux;
-use common::single::{DIT, File, Tensors, VAE, load, numbers};
+use common::single::{DIT, File, Stored, Tensors, VAE, load, numbers};
 use common::{Copied, Rig, distance, int, known, reference, text};
 use kino_kernels::BlockType;
 use kino_node::{ConditioningFact, Ledger, Value};
 use kino_world::Folders;
-use safetensors::{Dtype, View};
+use safetensors::Dtype;
 
 /// Width of the transformer: one head of those that single files have.
 const DIM: usize = 128;
@@ -289,27 +288,6 @@ fn a_transformer_in_blocks_is_that_of_its_numbers() {
             common::handle::<kino_nodes::DitHandle>(&dit).weight_bytes()
         };
         assert!(bytes(&narrow) * 2 < bytes(&wide), "they stay in blocks in memory");
-    }
-}
-
-/// A tensor as it is stored.
-struct Stored(Dtype, Vec<usize>, Vec<u8>);
-
-impl View for &Stored {
-    fn dtype(&self) -> Dtype {
-        self.0
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.1
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.2)
-    }
-
-    fn data_len(&self) -> usize {
-        self.2.len()
     }
 }
 

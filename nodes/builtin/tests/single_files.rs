@@ -2,15 +2,16 @@
 
 mod common;
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
-use common::single::{DIT, File, TEXT, Tensors, VAE, Widths, converted_file, load, numbers};
+use common::single::{
+    DIT, File, Stored, TEXT, Tensors, VAE, Widths, converted_file, load, numbers,
+};
 use common::{Copied, Rig, distance, known, reference, text};
 use kino_models::convert::ConvertTo;
 use kino_node::Value;
-use safetensors::{Dtype, View};
+use safetensors::Dtype;
 
 /// Width of the transformer: one head of those that single files have.
 const DIM: usize = 128;
@@ -169,29 +170,8 @@ fn the_compute_type_follows_the_stored_type_and_the_machine() {
     }
 }
 
-/// A tensor as it is stored.
-struct Stored(Dtype, Vec<usize>, Vec<u8>);
-
 /// The tensors of a file, by name.
 type StoredFile = Vec<(String, Stored)>;
-
-impl View for &Stored {
-    fn dtype(&self) -> Dtype {
-        self.0
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.1
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.2)
-    }
-
-    fn data_len(&self) -> usize {
-        self.2.len()
-    }
-}
 
 /// A file whose matrices are stored in eight bits, and the same numbers in 32.
 fn scaled(weights: &Tensors, scale: Option<f32>, marker: bool) -> (Vec<(String, Stored)>, Tensors) {

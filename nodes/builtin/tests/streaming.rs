@@ -6,19 +6,20 @@ mod common;
 #[path = "../../models/tests/common/gguf.rs"]
 mod gguf;
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use common::single::{DIT, File, TEXT, Tensors, Widths, load, numbers, sample, transformer_of};
+use common::single::{
+    DIT, File, Stored, TEXT, Tensors, Widths, load, numbers, sample, transformer_of,
+};
 use common::{Copied, Rig, handle, known, number, reference, text};
 use kino_kernels::BlockType;
 use kino_node::{Conditioning, Ledger, Services, TensorFact, Value};
 use kino_nodes::{DitHandle, TextHandle};
 use kino_port::{Fact, StepInfo};
 use kino_world::Folders;
-use safetensors::{Dtype, View};
+use safetensors::Dtype;
 
 const WIDTHS: Widths = Widths { dim: 256, text: 256, freq: 256, inner: 512 };
 const BLOCKS: usize = 8;
@@ -92,27 +93,6 @@ fn check(name: &str, given: &[(&str, &str)]) {
         }
     }
     assert!(before < BLOCKS / 2, "{name}: {before} stay");
-}
-
-/// A tensor as it is stored.
-struct Stored(Dtype, Vec<usize>, Vec<u8>);
-
-impl View for &Stored {
-    fn dtype(&self) -> Dtype {
-        self.0
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.1
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.2)
-    }
-
-    fn data_len(&self) -> usize {
-        self.2.len()
-    }
 }
 
 /// The transformer with matrices of eight bits a number: E4M3 with scales, or whole numbers with a

@@ -58,30 +58,6 @@ impl Drop for CancelGuard {
     }
 }
 
-/// Runs two computations side by side, inside the pool of threads: their kernels start there
-/// without being handed over from thread to thread, and share what is left of the pool. Kernels of
-/// both are cancelled by what cancels those of the caller.
-///
-/// For computations whose tensors are small (a pass of few tokens), in which handing over a kernel
-/// takes as long as the kernel: what candle computes by itself runs on one thread there.
-pub fn side_by_side<A: Send, B: Send>(
-    one: impl FnOnce() -> A + Send,
-    other: impl FnOnce() -> B + Send,
-) -> (A, B) {
-    let cancelled = CANCELLED.with_borrow(Clone::clone);
-    let here = || CancelGuard { before: CANCELLED.replace(cancelled.clone()), _here: PhantomData };
-    rayon::join(
-        || {
-            let _guard = here();
-            one()
-        },
-        || {
-            let _guard = here();
-            other()
-        },
-    )
-}
-
 /// Why a kernel did not finish: it was cancelled.
 #[derive(Clone, Copy, Debug)]
 struct Cancelled;
@@ -151,18 +127,6 @@ mod tests {
         drop(guard);
         assert!(!CancelFlag::of_thread().is_raised());
         assert!(!is_cancelled(&Error::Io(io::ErrorKind::Interrupted.into())));
-    }
-
-    #[test]
-    fn computations_side_by_side_are_cancelled_as_their_caller() {
-        let raised = || CancelFlag::of_thread().is_raised();
-        assert_eq!(side_by_side(raised, raised), (false, false));
-        let guard = cancelled_by(Arc::new(|| true));
-        assert_eq!(side_by_side(raised, raised), (true, true));
-        drop(guard);
-        // The pool's threads do not stay cancelled.
-        let (_, of_pool) = side_by_side(raised, || rayon::broadcast(|_| raised()));
-        assert!(!of_pool.contains(&true));
     }
 
     #[test]

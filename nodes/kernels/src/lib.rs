@@ -33,8 +33,7 @@
 //! - `softmax_last_dim`, `rope` and `flash_attn` of candle-nn, which drop gradients silently: a
 //!   tensor that tracks operations takes the composite form, which keeps them.
 //! - Nesting: no candle operation of more than a few thousand numbers runs inside a rayon task, so
-//!   that its second thread pool is never entered from the first ([`side_by_side`] is for passes
-//!   whose tensors are smaller).
+//!   that its second thread pool is never entered from the first.
 //!
 //! # Errors
 //!
@@ -86,7 +85,6 @@ pub use attention::{attention, attention_with_bias};
 pub use blocks::{BlockType, widen_blocks, widen_rows};
 pub use cancel::{
     CancelGuard, IsCancelled, cancellation, cancelled_by, check_cancelled, is_cancelled,
-    side_by_side,
 };
 pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};

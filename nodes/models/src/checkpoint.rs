@@ -28,6 +28,7 @@ pub use metadata::FileMetadata;
 pub use opened::Checkpoint;
 pub(crate) use part::TensorEntry;
 pub use part::{Cut, Identity, PartFiles};
+pub(crate) use single::written;
 pub use single::{
     DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,
 };

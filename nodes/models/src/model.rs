@@ -415,6 +415,14 @@ impl Projected {
         let found = self.0.downcast_ref();
         found.ok_or_else(|| Error::input("conditioning was projected by another denoiser"))
     }
+
+    /// [`Projected::get`] of each.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn all<'a, T: Any>(projected: &[&'a Projected]) -> Result<Vec<&'a T>> {
+        projected.iter().map(|projected| projected.get()).collect()
+    }
 }
 
 /// Noisy latents on their way through a denoiser: packed clips of any sizes.

@@ -2,6 +2,7 @@
 //! it.
 #![allow(dead_code, unreachable_pub)] // each test file uses a part
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +12,32 @@ use kino_models::checkpoint::{Checkpoint, DataFile, PartFiles, SingleFormat};
 use kino_models::convert::{Conversion, ConvertTo, Destination};
 use kino_models::families::Families;
 use kino_node::Value;
+use safetensors::{Dtype, View};
 
 use super::{Rig, int, node, text};
 
 pub type Tensors = HashMap<String, Tensor>;
+
+/// A tensor as it is stored.
+pub struct Stored(pub Dtype, pub Vec<usize>, pub Vec<u8>);
+
+impl View for &Stored {
+    fn dtype(&self) -> Dtype {
+        self.0
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.1
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.2)
+    }
+
+    fn data_len(&self) -> usize {
+        self.2.len()
+    }
+}
 
 /// Widths of a transformer: of its blocks (heads are 128 wide in single files), of the text, of
 /// timesteps, and within a block.

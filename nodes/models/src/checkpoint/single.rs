@@ -106,3 +106,8 @@ pub struct SinglePart {
     /// Its weights, by the names of the diffusers layout.
     pub files: Arc<PartFiles>,
 }
+
+/// Configs as files hold them: path and contents.
+pub(crate) fn written(configs: Vec<(String, Value)>) -> Vec<(String, Vec<u8>)> {
+    configs.into_iter().map(|(path, config)| (path, config.to_string().into_bytes())).collect()
+}

@@ -9,12 +9,14 @@ use serde_json::Value;
 use super::autoencoder::AutoencoderConfig;
 use super::config::{ModelConfig, ModelIndex, PROMPTS, TOKENIZER};
 use super::detect;
-use super::dit::{Context, Dit};
+use super::dit::Dit;
 use super::names;
 use super::transformer::{PATCH, TransformerConfig};
 use super::vae::{self, Decoder, Encoder};
 use crate::cancel::CheckCancel;
-use crate::checkpoint::{Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names};
+use crate::checkpoint::{
+    Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names, written,
+};
 use crate::error::{Error, Result};
 use crate::model::{
     Component, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings, Family,
@@ -87,10 +89,7 @@ impl Family for Flux {
         let index = folder.map(|folder| folder.json("model_index.json")).transpose()?;
         let has = |path: &str| folder.is_some_and(|folder| folder.contains(path));
         let made = detect::complete(parts, index, has("scheduler/scheduler_config.json"));
-        let mut configs: Vec<_> = made
-            .into_iter()
-            .map(|(path, config)| (path, config.to_string().into_bytes()))
-            .collect();
+        let mut configs = written(made);
         for (part, _) in parts {
             match *part {
                 part_names::TEXT_ENCODER if !has("tokenizer/tokenizer_config.json") => {
@@ -223,9 +222,7 @@ impl Denoiser for Dit {
         conditioning: &[&Projected],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        let contexts: Result<Vec<&Context>> =
-            conditioning.iter().map(|projected| projected.get()).collect();
-        self.velocity_of(latents, &contexts?, check_cancel)
+        self.velocity_of(latents, &Projected::all(conditioning)?, check_cancel)
     }
 
     fn velocity_cached(
@@ -235,9 +232,7 @@ impl Denoiser for Dit {
         caches: &mut [&mut StepCache],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        let contexts: Result<Vec<&Context>> =
-            conditioning.iter().map(|projected| projected.get()).collect();
-        Dit::velocity_cached(self, latents, &contexts?, caches, check_cancel)
+        Dit::velocity_cached(self, latents, &Projected::all(conditioning)?, caches, check_cancel)
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::checkpoint::{LARGEST_SIZE, ModelFiles, invalid, require_sizes, unsupported};
 use crate::error::Result;
+use crate::weight::Heads;
 
 /// The sizes of `FluxTransformer2DModel`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -112,6 +113,11 @@ impl TransformerConfig {
     /// Width of a token: heads × head width.
     pub fn dim(&self) -> usize {
         self.num_attention_heads.saturating_mul(self.attention_head_dim)
+    }
+
+    /// The heads of an attention.
+    pub(super) fn heads(&self) -> Heads {
+        Heads { count: self.num_attention_heads, width: self.attention_head_dim }
     }
 
     /// Inner width of the feed-forward layers.

@@ -9,12 +9,14 @@ use serde_json::Value;
 use super::autoencoder::VaeConfig;
 use super::config::{ModelConfig, ModelIndex, PROMPTS};
 use super::detect;
-use super::dit::{Context, Dit, Scale};
+use super::dit::{Dit, Scale};
 use super::names;
 use super::transformer::TransformerConfig;
 use super::vae::{self, Decoder, Encoder};
 use crate::cancel::CheckCancel;
-use crate::checkpoint::{Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names};
+use crate::checkpoint::{
+    Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names, written,
+};
 use crate::error::{Error, Result};
 use crate::model::{
     Component, DecodeNoise, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings,
@@ -84,10 +86,7 @@ impl Family for Ltx {
         let index = folder.map(|folder| folder.json("model_index.json")).transpose()?;
         let has = |path: &str| folder.is_some_and(|folder| folder.contains(path));
         let made = detect::complete(parts, index, has("scheduler/scheduler_config.json"));
-        let mut configs: Vec<_> = made
-            .into_iter()
-            .map(|(path, config)| (path, config.to_string().into_bytes()))
-            .collect();
+        let mut configs = written(made);
         let is_text = |(part, _): &(&str, Value)| *part == PROMPTS.encoder;
         let has_tokenizer = ["tokenizer.json", "spiece.model"]
             .iter()
@@ -180,9 +179,7 @@ impl Denoiser for Dit {
         conditioning: &[&Projected],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        let contexts: Vec<&Context> =
-            conditioning.iter().map(|projected| projected.get()).collect::<Result<_>>()?;
-        Dit::velocity(self, latents, &contexts, check_cancel)
+        Dit::velocity(self, latents, &Projected::all(conditioning)?, check_cancel)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::checkpoint::{
     LARGEST_SIZE, ModelFiles, invalid, require_positive, require_sizes, unsupported,
 };
 use crate::error::Result;
+use crate::weight::Heads;
 
 /// The sizes of the transformer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -136,5 +137,10 @@ impl TransformerConfig {
     /// Width of a token: heads × head width.
     pub(super) fn dim(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
+    }
+
+    /// The heads of an attention.
+    pub(super) fn heads(&self) -> Heads {
+        Heads { count: self.num_attention_heads, width: self.attention_head_dim }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::autoencoder::VaeConfig;
 use super::config::{ModelConfig, ModelIndex, PROMPTS};
 use super::detect;
-use super::dit::{Context, Dit};
+use super::dit::Dit;
 use super::names;
 use super::tea_cache;
 use super::transformer::TransformerConfig;
@@ -17,7 +17,7 @@ use super::vae::{self, Vae};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::{
     Checkpoint, DetectedPart, ModelFiles, ModelFolder, NarrowWeight, PartFiles, SingleForm,
-    SingleFormat, part_names,
+    SingleFormat, part_names, written,
 };
 use crate::error::{Error, Result};
 use crate::image::{self, ClipSpec};
@@ -105,10 +105,7 @@ impl Family for Wan {
         let index = folder.map(|folder| folder.json("model_index.json")).transpose()?;
         let has = |path: &str| folder.is_some_and(|folder| folder.contains(path));
         let made = detect::complete(parts, index, has("scheduler/scheduler_config.json"));
-        let mut configs: Vec<_> = made
-            .into_iter()
-            .map(|(path, config)| (path, config.to_string().into_bytes()))
-            .collect();
+        let mut configs = written(made);
         for (part, config) in parts {
             match *part {
                 part_names::TEXT_ENCODER if !has("tokenizer/tokenizer.json") => {
@@ -310,7 +307,7 @@ impl Denoiser for Dit {
         conditioning: &[&Projected],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        self.velocity_of(latents, &contexts(conditioning)?, check_cancel)
+        self.velocity_of(latents, &Projected::all(conditioning)?, check_cancel)
     }
 
     fn velocity_cached(
@@ -320,14 +317,9 @@ impl Denoiser for Dit {
         caches: &mut [&mut StepCache],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        let contexts = contexts(conditioning)?;
+        let contexts = Projected::all(conditioning)?;
         Dit::velocity_cached(self, latents, &contexts, caches, check_cancel)
     }
-}
-
-/// Conditioning as this transformer made it.
-fn contexts<'a>(conditioning: &[&'a Projected]) -> Result<Vec<&'a Context>> {
-    conditioning.iter().map(|projected| projected.get()).collect()
 }
 
 /// The autoencoder before its weights are read.

@@ -7,38 +7,16 @@ use super::condition::Modulation;
 use super::rope::Rotation;
 use crate::error::{Error, Result};
 use crate::families::flux::transformer::TransformerConfig;
-use crate::weight::{Linear, RmsNorm, Weights};
+use crate::weight::{Heads, Linear, RmsNorm, Weights};
 
 /// Epsilon of the norms.
 pub(super) const EPS: f64 = 1e-6;
 
-/// How wide heads are, and how many.
-#[derive(Debug, Clone, Copy)]
-struct Heads {
-    count: usize,
-    width: usize,
-}
-
-impl Heads {
-    fn of(config: &TransformerConfig) -> Self {
-        Self { count: config.num_attention_heads, width: config.attention_head_dim }
-    }
-
-    /// `[n, dim]` as `[n, heads, head]`.
-    fn split(self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.reshape(((), self.count, self.width))?)
-    }
-
-    /// Attention of a sequence to itself. Shapes: `[n, heads, head]` to `[n, dim]`.
-    fn mix(self, [query, key, value]: &[Tensor; 3], rotation: &Rotation) -> Result<Tensor> {
-        let turned = |x: &Tensor| {
-            kernels::rope_interleaved(x, &rotation.cos, &rotation.sin)?.transpose(0, 1)
-        };
-        let scale = 1.0 / (self.width as f64).sqrt();
-        let value = value.transpose(0, 1)?;
-        let mixed = kernels::attention(&turned(query)?, &turned(key)?, &value, scale)?;
-        Ok(mixed.transpose(0, 1)?.reshape(((), self.count * self.width))?)
-    }
+/// Attention of a sequence to itself. Shapes: `[n, heads, head]` to `[n, dim]`.
+fn mix(heads: Heads, [query, key, value]: &[Tensor; 3], rotation: &Rotation) -> Result<Tensor> {
+    let turned =
+        |x: &Tensor| kernels::rope_interleaved(x, &rotation.cos, &rotation.sin)?.transpose(0, 1);
+    heads.mix(&turned(query)?, &turned(key)?, &value.transpose(0, 1)?)
 }
 
 /// Queries, keys and values; the first two normalised within each head.
@@ -63,7 +41,7 @@ impl Projections {
         Ok(Self {
             layers: [layer(query)?, layer(key)?, layer(value)?],
             norms: [norm(of_query)?, norm(of_key)?],
-            heads: Heads::of(config),
+            heads: config.heads(),
         })
     }
 
@@ -154,7 +132,7 @@ impl DoubleBlock {
         Ok(Self {
             picture: Stream::load(config, weights, picture, OWN)?,
             text: Stream::load(config, weights, text, ADDED)?,
-            heads: Heads::of(config),
+            heads: config.heads(),
         })
     }
 
@@ -172,7 +150,7 @@ impl DoubleBlock {
         let joined = |index: usize| Tensor::cat(&[&first[index], &second[index]], 0);
         let joined = [joined(0)?, joined(1)?, joined(2)?];
         drop((first, second));
-        let mixed = self.heads.mix(&joined, rotation)?; // [rows + tokens, dim]
+        let mixed = mix(self.heads, &joined, rotation)?; // [rows + tokens, dim]
         let rows = text.dim(0)?;
         let of_rows = mixed.narrow(0, 0, rows)?;
         let of_tokens = mixed.narrow(0, rows, x.dim(0)?)?;
@@ -201,7 +179,7 @@ impl SingleBlock {
             projections: Projections::load(config, &weights.scope("attn"), OWN)?,
             widen: Linear::load(&weights.scope("proj_mlp"), dim, inner)?,
             out: Linear::load(&weights.scope("proj_out"), dim + inner, dim)?,
-            heads: Heads::of(config),
+            heads: config.heads(),
         })
     }
 
@@ -217,7 +195,7 @@ impl SingleBlock {
             return Err(Error::input("a modulation of other than three parts"));
         };
         let y = kernels::modulate(x, shift, scale, EPS)?;
-        let mixed = self.heads.mix(&self.projections.forward(&y)?, rotation)?;
+        let mixed = mix(self.heads, &self.projections.forward(&y)?, rotation)?;
         let wide = self.widen.finished(&y, LinearEpilogue::GeluTanh)?;
         let both = Tensor::cat(&[mixed, wide], 1)?; // [rows + tokens, dim + inner]
         self.out.finished(&both, LinearEpilogue::GateAdd { to: x, gate })

@@ -5,7 +5,7 @@ use kino_kernels::{self as kernels, LinearEpilogue};
 
 use super::TransformerConfig;
 use crate::error::Result;
-use crate::weight::{Linear, RmsNorm, Weights};
+use crate::weight::{Heads, Linear, RmsNorm, Weights};
 
 /// Epsilon of the norms of queries and keys.
 const QK_EPS: f64 = 1e-5;
@@ -62,7 +62,7 @@ impl BlockText {
             key: Linear::load(&weights.scope("to_k"), dim, dim)?,
             key_norm: RmsNorm::load(&weights.scope("norm_k"), dim, QK_EPS)?,
             value: Linear::load(&weights.scope("to_v"), dim, dim)?,
-            heads: Heads::of(config),
+            heads: config.heads(),
         })
     }
 
@@ -206,30 +206,5 @@ impl Query {
             norm: RmsNorm::load(&weights.scope("norm_q"), dim, QK_EPS)?,
             out: Linear::load(&weights.scope("to_out.0"), dim, dim)?,
         })
-    }
-}
-
-/// How many heads there are, and their width.
-#[derive(Debug, Clone, Copy)]
-struct Heads {
-    count: usize,
-    width: usize,
-}
-
-impl Heads {
-    fn of(config: &TransformerConfig) -> Self {
-        Self { count: config.num_attention_heads, width: config.attention_head_dim }
-    }
-
-    /// `[tokens, dim]` as `[tokens, heads, head_dim]`.
-    fn split(self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.reshape(((), self.count, self.width))?)
-    }
-
-    /// Attention itself. Shapes: `[heads, tokens, head_dim]` to `[tokens, dim]`.
-    fn mix(self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
-        let scale = 1.0 / (self.width as f64).sqrt();
-        let mixed = kernels::attention(query, key, value, scale)?;
-        Ok(mixed.transpose(0, 1)?.reshape(((), self.count * self.width))?)
     }
 }

@@ -6,7 +6,7 @@ use kino_kernels::{self as kernels, LinearEpilogue};
 use super::condition::Modulation;
 use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
-use crate::weight::{Linear, RmsNorm, Weights};
+use crate::weight::{Heads, Linear, RmsNorm, Weights};
 
 /// The tokens of one clip among the packed ones, and what they are led by in this block.
 pub(super) struct Clip<'a> {
@@ -43,7 +43,7 @@ impl BlockText {
             key_norm: RmsNorm::load(&weights.scope("norm_k"), dim, config.eps)?,
             value: Linear::load(&weights.scope("to_v"), dim, dim)?,
             image: image.transpose()?,
-            heads: Heads::of(config),
+            heads: config.heads(),
         })
     }
 
@@ -220,7 +220,7 @@ impl Query {
             query: Linear::load(&weights.scope("to_q"), dim, dim)?,
             norm: RmsNorm::load(&weights.scope("norm_q"), dim, config.eps)?,
             out: Linear::load(&weights.scope("to_out.0"), dim, dim)?,
-            heads: Heads::of(config),
+            heads: config.heads(),
         })
     }
 
@@ -248,30 +248,5 @@ impl Attention {
             key_norm: RmsNorm::load(&weights.scope("norm_k"), dim, config.eps)?,
             value: Linear::load(&weights.scope("to_v"), dim, dim)?,
         })
-    }
-}
-
-/// The heads of an attention.
-#[derive(Debug, Clone, Copy)]
-struct Heads {
-    count: usize,
-    width: usize,
-}
-
-impl Heads {
-    fn of(config: &TransformerConfig) -> Self {
-        Self { count: config.num_attention_heads, width: config.attention_head_dim }
-    }
-
-    /// `[tokens, dim]` as `[tokens, heads, head_dim]`.
-    fn split(self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.reshape(((), self.count, self.width))?)
-    }
-
-    /// Attention itself. Shapes: `[heads, tokens, head_dim]` to `[tokens, dim]`.
-    fn mix(self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
-        let scale = 1.0 / (self.width as f64).sqrt();
-        let mixed = kernels::attention(query, key, value, scale)?;
-        Ok(mixed.transpose(0, 1)?.reshape(((), self.count * self.width))?)
     }
 }

@@ -1,0 +1,35 @@
+//! The heads of an attention.
+
+use candle_core::Tensor;
+use kino_kernels as kernels;
+
+use crate::error::Result;
+
+/// How many heads an attention has, and their width.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// How many there are.
+    pub count: usize,
+    /// Channels of each.
+    pub width: usize,
+}
+
+impl Heads {
+    /// `[tokens, dim]` as `[tokens, heads, width]`.
+    ///
+    /// # Errors
+    /// When `dim` is not that of all heads.
+    pub fn split(self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.reshape(((), self.count, self.width))?)
+    }
+
+    /// Attention itself, scaled by 1/√width. Shapes: `[heads, tokens, width]` to `[tokens, dim]`.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn mix(self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+        let scale = 1.0 / (self.width as f64).sqrt();
+        let mixed = kernels::attention(query, key, value, scale)?;
+        Ok(mixed.transpose(0, 1)?.reshape(((), self.count * self.width))?)
+    }
+}
