@@ -35,7 +35,7 @@ type Sums<const P: usize, const G: usize> = [[[f32; LANES]; G]; P];
 /// `lanes` is the padded number of output channels.
 pub(crate) fn row(taps: &[TapRow], lanes: usize, out: &mut [f32], cout: usize) {
     // 32 registers of 16 lanes hold the sums of eight pixels, 16 of 8 lanes those of four or two.
-    match (current() == Tier::Avx512, lanes == LANES) {
+    match (current() >= Tier::Avx512, lanes == LANES) {
         (true, true) => narrow_by_eight(taps, out, cout),
         (true, false) => wide_by_eight(taps, out, cout),
         (false, true) => narrow_by_four(taps, out, cout),
