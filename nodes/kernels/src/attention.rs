@@ -6,18 +6,21 @@ use half::bf16;
 
 use crate::buffer::with_scratch;
 use crate::dense::{Dense, Numbers, fast_mixed, tensor};
+use crate::kernel::{Kernel, are_whole_blocks};
 use crate::matrix::{TileMut, Unfilled, even_cuts};
-use crate::micro::{COLUMNS, Precision, ROWS};
+use crate::micro::{COLUMNS, Precision};
 use crate::number::Number;
-use crate::pack::{Lines, RowBlocks, Slice};
+use crate::pack::{Lines, PackedRows, Slice};
 use crate::packed::PackedMatrix;
 use crate::product::blocks;
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
 
-/// Queries of a task, and keys that it looks at together: their scores fit the cache.
-const QUERIES: usize = 8 * ROWS;
+/// Queries of a task, in whole blocks of every kernel, and keys that it looks at together: their
+/// scores fit the cache.
+const QUERIES: usize = 96;
 const KEYS: usize = 512;
+const _: () = assert!(are_whole_blocks(QUERIES));
 
 /// Softmax(q·kᵀ·scale)·v without a mask.
 ///
@@ -73,7 +76,7 @@ fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, scale: f64)
         keys: &keys,
         values: &values,
         bias: bias.as_ref().map(Dense::numbers),
-        precision,
+        kernel: Kernel::of(precision, n),
         scale: scale as f32,
         size: [n, m, d],
     };
@@ -135,7 +138,7 @@ struct Job<'a> {
     values: &'a [PackedMatrix],
     /// `[heads, n, m]`
     bias: Option<Numbers<'a>>,
-    precision: Precision,
+    kernel: Kernel,
     scale: f32,
     /// Queries, keys, width of a head.
     size: [usize; 3],
@@ -145,7 +148,7 @@ impl Job<'_> {
     /// The result `[heads, n, d]`, which lies in memory by tokens or by heads.
     fn run<T: Number>(&self, heads: usize, by_token: bool) -> Result<Tensor> {
         let [n, _, d] = self.size;
-        let rows = even_cuts(0..n, QUERIES, ROWS);
+        let rows = even_cuts(0..n, QUERIES, self.kernel.layout().rows);
         if by_token {
             let columns: Vec<_> = (0..heads).map(|head| head * d..(head + 1) * d).collect();
             let mut out = Unfilled::<T>::new(1, [n, heads * d]);
@@ -166,13 +169,14 @@ impl Job<'_> {
         let [_, m, d] = self.size;
         let (keys, values) = (&self.keys[head], &self.values[head]);
         let (first, queries) = (tile.rows.start, tile.rows.len());
-        let groups = queries.div_ceil(ROWS);
+        let of_block = self.kernel.layout().rows;
+        let groups = queries.div_ceil(of_block);
         let wide = d.next_multiple_of(COLUMNS);
-        let queries_packed =
-            packed(self.queries.head(head).skip(first), self.precision, queries, d);
+        let lines = self.queries.head(head).skip(first);
+        let queries_packed = PackedRows::in_task(lines, self.kernel, queries, d);
         let mut tops = [f32::NEG_INFINITY; QUERIES];
         let mut sums = [0.0; QUERIES];
-        let (scores, mixed) = (groups * ROWS * KEYS, groups * ROWS * wide);
+        let (scores, mixed) = (groups * of_block * KEYS, groups * of_block * wide);
         with_scratch(scores + 2 * mixed, |room| {
             let (scores, room) = room.split_at_mut(scores);
             let (mixed, added) = room.split_at_mut(mixed);
@@ -180,7 +184,7 @@ impl Job<'_> {
                 let count = KEYS.min(m - start);
                 let panels = start / COLUMNS..(start + count).div_ceil(COLUMNS);
                 blocks(
-                    RowBlocks { words: &queries_packed, rows: queries, depth: keys.depth() },
+                    queries_packed.view(),
                     0..groups,
                     (keys, 0..keys.depth()),
                     panels,
@@ -195,13 +199,12 @@ impl Job<'_> {
                     }
                 }
                 let lines = Lines::rows(Slice::F32(scores), KEYS);
-                let weights = packed(lines, self.precision, queries, count);
-                let depth = self.precision.words(count);
-                let from = self.precision.words(start);
+                let weights = PackedRows::in_task(lines, self.kernel, queries, count);
+                let from = values.precision().words(start);
                 blocks(
-                    RowBlocks { words: &weights, rows: queries, depth },
+                    weights.view(),
                     0..groups,
-                    (values, from..from + depth),
+                    (values, from..from + weights.view().depth),
                     0..values.panels(),
                     (if start > 0 { &mut *added } else { &mut *mixed }, wide),
                 );
@@ -226,17 +229,6 @@ impl Job<'_> {
         bias.with(first..first + scores.len(), |bias| add_scaled(scores, self.scale, bias));
         1.0
     }
-}
-
-/// Rows as a left factor.
-fn packed(lines: Lines, precision: Precision, rows: usize, inner: usize) -> Vec<u32> {
-    let depth = precision.words(inner);
-    let mut words = vec![0; rows * depth];
-    for (index, out) in words.chunks_mut(ROWS * depth).enumerate() {
-        let count = ROWS.min(rows - index * ROWS);
-        lines.skip(index * ROWS).pack(precision, count, 0..inner, count, out);
-    }
-    words
 }
 
 by_tier! {

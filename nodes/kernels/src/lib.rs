@@ -13,7 +13,8 @@
 //! ggml's blocks. What is narrower than its product is widened a piece of a panel at a time, into
 //! the words that the product reads, so that no matrix ever lies in memory in a wider type. Whole
 //! numbers of eight bits are exact in bf16, too: their scales multiply the sums. The innermost loop
-//! is chosen by tier (AVX-512 with `vdpbf16ps`, AVX-512, AVX2, plain). Sums are f32, and what
+//! is chosen by tier (AMX tiles, AVX-512 with `vdpbf16ps`, AVX-512, AVX2, plain) and, where there
+//! are tiles, by the number of rows. Sums are f32, and what
 //! becomes of them ([`LinearEpilogue`]) is done before they are written. Attention packs keys and
 //! values in the same way. Convolutions of f32 multiply by the `gemm` crate, single-threaded; those
 //! of bf16 have no fast path.
@@ -59,6 +60,7 @@ mod e4m3;
 mod epilogue;
 mod filter;
 mod group;
+mod kernel;
 mod layout;
 mod linear;
 mod math;
@@ -71,10 +73,13 @@ mod packed;
 mod plane;
 mod product;
 mod quantize;
+#[cfg(test)]
+mod random;
 mod resize;
 mod rotate;
 mod rows;
 mod tier;
+mod tiles;
 mod warp;
 
 pub use activation::{

@@ -8,12 +8,15 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::cancel::CancelFlag;
+use crate::kernel::Kernel;
 use crate::micro::{COLUMNS, Precision, ROWS, multiply, multiply_at};
 use crate::pack::{Lines, Slice};
 use crate::tier;
 
 /// Terms of a sum at a time.
 const DEPTH: usize = 256;
+/// What multiplies where `gemm` does not.
+const KERNEL: Kernel = Kernel::Vectors(Precision::F32);
 
 /// A matrix inside a slice: its first element is the first of `data`.
 #[derive(Clone, Copy)]
@@ -142,13 +145,13 @@ impl<'a> TileMut<'a> {
                 for (index, b) in b.chunks_exact_mut(COLUMNS * length).take(panels).enumerate() {
                     let first = index * COLUMNS;
                     let count = COLUMNS.min(n - first);
-                    right.skip(first).pack(Precision::F32, count, depth.clone(), COLUMNS, b);
+                    right.skip(first).pack_panel(Precision::F32, count, depth.clone(), b);
                 }
                 let accumulate = accumulate || start > 0;
                 for first in (0..m).step_by(ROWS) {
                     let count = ROWS.min(m - first);
                     let a = &mut a[..count * length];
-                    left.skip(first).pack(Precision::F32, count, depth.clone(), count, a);
+                    left.skip(first).pack_block(KERNEL, count, depth.clone(), a);
                     for (index, b) in b.chunks_exact(COLUMNS * length).take(panels).enumerate() {
                         self.add_block([first, index * COLUMNS], count, (a, b), accumulate);
                     }

@@ -91,11 +91,11 @@ pub(crate) unsafe fn multiply_at(
     unsafe {
         match (tier::current(), precision) {
             #[cfg(target_arch = "x86_64")]
-            (Tier::Avx512 | Tier::Avx512Bf16, Precision::F32) => {
+            (Tier::Avx512 | Tier::Avx512Bf16 | Tier::Amx, Precision::F32) => {
                 x86::avx512_f32(rows, depth, a, b, c, step, accumulate);
             }
             #[cfg(target_arch = "x86_64")]
-            (Tier::Avx512Bf16, Precision::Bf16) => {
+            (Tier::Avx512Bf16 | Tier::Amx, Precision::Bf16) => {
                 x86::avx512_bf16(rows, depth, a, b, c, step, accumulate);
             }
             #[cfg(target_arch = "x86_64")]

@@ -1,8 +1,9 @@
 //! How factors of products lie in memory: in words, lines interleaved.
 //!
-//! A word holds what is multiplied at a time along the sum (an f32, or two bf16). Word `w` of line
-//! `l` is number `w·width + l`, so that the innermost loop reads one run of memory. A line is a row
-//! of the left factor or a column of the right one.
+//! A word holds what is multiplied at a time along the sum (an f32, or two bf16). Runs of words of
+//! a line lie side by side, then those of the next line: the innermost loop reads one run of
+//! memory. In panels of the right factor a run is one word, in blocks of the left one it is what
+//! the kernel asks for. A line is a row of the left factor or a column of the right one.
 
 use std::ops::Range;
 
@@ -10,8 +11,10 @@ use half::bf16;
 
 use crate::Result;
 use crate::buffer::filled;
-use crate::micro::{Precision, ROWS};
+use crate::kernel::Kernel;
+use crate::micro::{COLUMNS, Precision};
 use crate::number::Number;
+use crate::tiles;
 
 /// Numbers of a tensor.
 #[derive(Clone, Copy)]
@@ -45,23 +48,73 @@ impl<'a> Lines<'a> {
         Self { line: self.along, along: self.line, ..self }
     }
 
-    /// Packs numbers `depth` of the first `count` lines, `width` words apart; the lines from
-    /// `count` to `width` are zeros. `depth` begins at a whole word.
-    pub(crate) fn pack(
+    /// Packs numbers `depth` of the first `count` lines as words of [`COLUMNS`] columns, of which
+    /// those from `count` on are zeros. `depth` begins at a whole word.
+    pub(crate) fn pack_panel(
         self,
         precision: Precision,
         count: usize,
         depth: Range<usize>,
-        width: usize,
         out: &mut [u32],
     ) {
-        debug_assert!(count <= width && depth.start.is_multiple_of(precision.in_word()));
-        if count < width {
+        self.pack(precision, count, depth, Interleave { lines: COLUMNS, run: 1 }, out);
+    }
+
+    /// Packs numbers `depth` of `count` lines as a block of rows. `depth` begins at a whole run.
+    pub(crate) fn pack_block(
+        self,
+        kernel: Kernel,
+        count: usize,
+        depth: Range<usize>,
+        out: &mut [u32],
+    ) {
+        let layout = kernel.layout();
+        let form = Interleave { lines: layout.padded_rows(count), run: layout.run };
+        self.pack(kernel.precision(), count, depth, form, out);
+    }
+
+    fn pack(
+        self,
+        precision: Precision,
+        count: usize,
+        depth: Range<usize>,
+        form: Interleave,
+        out: &mut [u32],
+    ) {
+        let Interleave { lines, run } = form;
+        debug_assert!(count <= lines && depth.start.is_multiple_of(precision.in_word()));
+        debug_assert!(out.len() == precision.words(depth.len()).next_multiple_of(run) * lines);
+        if count < lines {
             out.fill(0);
         }
         match self.numbers {
-            Slice::F32(numbers) => pack(numbers, self, precision, count, depth, width, out),
-            Slice::Bf16(numbers) => pack(numbers, self, precision, count, depth, width, out),
+            Slice::F32(numbers) => pack(numbers, self, precision, count, depth, form, out),
+            Slice::Bf16(numbers) => pack(numbers, self, precision, count, depth, form, out),
+        }
+    }
+}
+
+/// Word `w` of line `l` is number `(w / run·lines + l)·run + w % run`.
+#[derive(Clone, Copy)]
+struct Interleave {
+    lines: usize,
+    run: usize,
+}
+
+impl Interleave {
+    /// Puts words into the places of a line, until one of them ends.
+    #[inline(always)]
+    fn put(self, words: &[u32; CHUNK], line: usize, out: &mut [u32]) {
+        const RUN: usize = tiles::TILE;
+        if self.run == 1 {
+            let places = out[line..].iter_mut().step_by(self.lines);
+            places.zip(words).for_each(|(place, word)| *place = *word);
+            return;
+        }
+        debug_assert!(self.run == RUN, "runs of known length are not copied by calls");
+        let places = out[line * RUN..].chunks_mut(self.lines * RUN);
+        for (place, run) in places.zip(words.as_chunks::<RUN>().0) {
+            place[..RUN].copy_from_slice(run);
         }
     }
 }
@@ -75,11 +128,12 @@ fn pack<T: Number>(
     precision: Precision,
     count: usize,
     depth: Range<usize>,
-    width: usize,
+    form: Interleave,
     out: &mut [u32],
 ) {
     let Lines { first, line, along, .. } = lines;
-    if line == 1 {
+    let width = form.lines;
+    if line == 1 && form.run == 1 {
         // What lies side by side in memory does so in the words.
         let row = |k: usize| &numbers[first + k * along..][..count];
         for (out, k) in out.chunks_exact_mut(width).zip(depth.clone().step_by(precision.in_word()))
@@ -107,8 +161,7 @@ fn pack<T: Number>(
                 run[..length].iter_mut().zip(from).for_each(|(run, number)| *run = *number);
                 line_words(precision, &run[..length], &mut words);
             }
-            let places = out[l..].iter_mut().step_by(width);
-            places.zip(words).for_each(|(out, word)| *out = word);
+            form.put(&words, l, out);
         }
     }
 }
@@ -140,11 +193,13 @@ fn interleave<T: Number>(lower: &[T], upper: Option<&[T]>, out: &mut [u32]) {
     }
 }
 
-/// The left factor of a product, packed in blocks of [`ROWS`] rows, the last with what is left.
+/// The left factor of a product, packed in blocks of rows as a kernel reads them, the last with
+/// what is left.
 pub(crate) struct PackedRows {
     words: Vec<u32>,
+    kernel: Kernel,
     rows: usize,
-    /// Words of a row.
+    /// Words of a row, without those that fill a run.
     depth: usize,
 }
 
@@ -153,43 +208,61 @@ const TASK: usize = 32 * 1024;
 
 impl PackedRows {
     /// Packs `rows` rows of `inner` numbers, in parallel.
-    pub(crate) fn new(
-        lines: Lines,
-        precision: Precision,
-        rows: usize,
-        inner: usize,
-    ) -> Result<Self> {
-        let depth = precision.words(inner);
-        let block = (ROWS * depth).max(1);
+    pub(crate) fn new(lines: Lines, kernel: Kernel, rows: usize, inner: usize) -> Result<Self> {
+        let of_block = kernel.layout().rows;
+        let block = words_of(kernel, of_block, inner).max(1);
         let blocks = (TASK / block).max(1);
-        let words = filled(rows * depth, blocks * block, |task, out| {
-            for (index, out) in out.chunks_mut(block).enumerate() {
-                let row = (task * blocks + index) * ROWS;
-                let count = ROWS.min(rows - row);
-                lines.skip(row).pack(precision, count, 0..inner, count, out);
-            }
+        let words = filled(words_of(kernel, rows, inner), blocks * block, |task, out| {
+            let first = task * blocks * of_block;
+            pack_blocks(lines.skip(first), kernel, rows - first, inner, out);
         })?;
-        Ok(Self { words, rows, depth })
+        Ok(Self { words, kernel, rows, depth: kernel.precision().words(inner) })
+    }
+
+    /// The same on this thread alone, as a task does.
+    pub(crate) fn in_task(lines: Lines, kernel: Kernel, rows: usize, inner: usize) -> Self {
+        let mut words = vec![0; words_of(kernel, rows, inner)];
+        pack_blocks(lines, kernel, rows, inner, &mut words);
+        Self { words, kernel, rows, depth: kernel.precision().words(inner) }
     }
 
     pub(crate) fn view(&self) -> RowBlocks<'_> {
-        RowBlocks { words: &self.words, rows: self.rows, depth: self.depth }
+        RowBlocks { words: &self.words, kernel: self.kernel, rows: self.rows, depth: self.depth }
+    }
+}
+
+/// Words of so many rows, packed.
+fn words_of(kernel: Kernel, rows: usize, inner: usize) -> usize {
+    let layout = kernel.layout();
+    layout.padded_rows(rows) * layout.padded_depth(kernel.precision().words(inner))
+}
+
+/// Packs the first of `rows` rows into blocks, as many as `out` holds.
+fn pack_blocks(lines: Lines, kernel: Kernel, rows: usize, inner: usize, out: &mut [u32]) {
+    let of_block = kernel.layout().rows;
+    let blocks = out.chunks_mut(words_of(kernel, of_block, inner).max(1));
+    for (index, out) in blocks.enumerate() {
+        let row = index * of_block;
+        lines.skip(row).pack_block(kernel, of_block.min(rows - row), 0..inner, out);
     }
 }
 
 /// Blocks of packed rows.
 #[derive(Clone, Copy)]
 pub(crate) struct RowBlocks<'a> {
-    pub(crate) words: &'a [u32],
-    pub(crate) rows: usize,
+    words: &'a [u32],
+    pub(crate) kernel: Kernel,
+    rows: usize,
     pub(crate) depth: usize,
 }
 
 impl<'a> RowBlocks<'a> {
-    /// Some words of all rows of a block, and how many rows it has.
+    /// Some words of all rows of a block, and how many rows it has. They begin at a whole run.
     pub(crate) fn block(self, index: usize, words: Range<usize>) -> (&'a [u32], usize) {
-        let rows = ROWS.min(self.rows - index * ROWS);
-        let start = index * ROWS * self.depth;
-        (&self.words[start + words.start * rows..start + words.end * rows], rows)
+        let layout = self.kernel.layout();
+        let count = layout.rows.min(self.rows - index * layout.rows);
+        let start = index * layout.rows * layout.padded_depth(self.depth);
+        let place = |word| start + layout.padded_depth(word) * layout.padded_rows(count);
+        (&self.words[place(words.start)..place(words.end)], count)
     }
 }

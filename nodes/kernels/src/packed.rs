@@ -70,7 +70,7 @@ impl PackedMatrix {
         let words = filled(out.div_ceil(COLUMNS) * panel, panel, |index, words| {
             let first = index * COLUMNS;
             let count = COLUMNS.min(out - first);
-            lines.skip(first).pack(precision, count, 0..inner, COLUMNS, words);
+            lines.skip(first).pack_panel(precision, count, 0..inner, words);
         })?;
         Ok(Self::new(Data::Words(Arc::new(words)), precision, [out, inner]))
     }
@@ -95,7 +95,7 @@ impl PackedMatrix {
                 }
                 let first = index * COLUMNS;
                 let count = COLUMNS.min(out - first);
-                lines.skip(first).pack(precision, count, 0..inner, COLUMNS, words);
+                lines.skip(first).pack_panel(precision, count, 0..inner, words);
             }
             Self::new(Data::Words(Arc::new(words)), precision, [out, inner])
         });
@@ -211,7 +211,7 @@ impl PackedMatrix {
                         words.resize(start + panel, 0);
                         let count = COLUMNS.min(count - first);
                         let lines = lines.skip(first);
-                        lines.pack(precision, count, 0..inner, COLUMNS, &mut words[start..]);
+                        lines.pack_panel(precision, count, 0..inner, &mut words[start..]);
                     }
                     Ok::<(), E>(())
                 })?;

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::buffer::with_scratch;
+use crate::kernel::{Kernel, are_whole_blocks};
 use crate::matrix::{TileMut, Unfilled, even_cuts};
-use crate::micro::{COLUMNS, ROWS, multiply};
+use crate::micro::COLUMNS;
 use crate::number::Number;
 use crate::pack::{Lines, PackedRows, RowBlocks, Slice};
 use crate::packed::PackedMatrix;
@@ -14,12 +15,12 @@ use crate::packed::PackedMatrix;
 /// Words of a sum at a time: those of a panel fit the first-level cache.
 pub(crate) const DEPTH: usize = 256;
 /// Rows that are packed at a time: few beside a matrix of activations, and enough for the weights
-/// to be read from memory seldom.
-pub const PACKED_ROWS: usize = 128 * ROWS;
-/// Rows and columns of a task: what it reads again and again stays in the second-level cache.
-const TILE: [usize; 2] = [16 * ROWS, 8 * COLUMNS];
-/// Products of two numbers below which a task is not cut further: about 10 µs.
-const LEAST: usize = 1 << 20;
+/// to be read from memory seldom. They are whole blocks of every kernel.
+pub const PACKED_ROWS: usize = 1536;
+/// Rows and columns of a task, in whole blocks of every kernel: what it reads again and again stays
+/// in the second-level cache.
+const TILE: [usize; 2] = [192, 8 * COLUMNS];
+const _: () = assert!(are_whole_blocks(PACKED_ROWS) && are_whole_blocks(TILE[0]));
 /// Tasks that are enough for any number of threads that shares a small product.
 const SHARES: usize = 8;
 
@@ -28,8 +29,11 @@ thread_local! {
 }
 
 /// c = a·b for some blocks of rows, and some panels of which words `depth` are read, as many as `a`
-/// has: the sums of row `r` of block `i` lie from `(i·ROWS + r)·step` on, counted from the first
-/// block.
+/// has: the sums of row `r` of block `i` lie from `(i·R + r)·step` on, counted from the first
+/// block, where the kernel has blocks of `R` rows.
+///
+/// Nothing here hands work to other threads: the thread's tiles are in use, where the kernel has
+/// them.
 pub(crate) fn blocks(
     a: RowBlocks,
     rows: Range<usize>,
@@ -38,6 +42,8 @@ pub(crate) fn blocks(
     (c, step): (&mut [f32], usize),
 ) {
     let mut room = PANEL.take();
+    let mut kernel = a.kernel.start();
+    let of_block = a.kernel.layout().rows;
     for start in (0..a.depth).step_by(DEPTH) {
         let words = start..(start + DEPTH).min(a.depth);
         let of_panel = depth.start + words.start..depth.start + words.end;
@@ -45,8 +51,8 @@ pub(crate) fn blocks(
             let panel = b.panel(panel, of_panel.clone(), &mut room);
             for (down, block) in rows.clone().enumerate() {
                 let (a, count) = a.block(block, words.clone());
-                let c = &mut c[down * ROWS * step + across * COLUMNS..];
-                multiply(b.precision(), count, (a, panel), (c, step), start > 0);
+                let c = &mut c[down * of_block * step + across * COLUMNS..];
+                kernel.multiply(count, (a, panel), (c, step), start > 0);
             }
         }
     }
@@ -64,20 +70,22 @@ pub(crate) fn product<T: Number>(
 ) -> Result<Vec<T>> {
     let [out, inner] = weight.dims();
     let lines = Lines::rows(x, inner);
-    let [most, wide] = tile(rows, out, inner);
+    let kernel = Kernel::of(weight.precision(), rows);
+    let of_block = kernel.layout().rows;
+    let [most, wide] = tile(kernel, [rows, out, inner]);
     let columns = even_cuts(0..out, wide, COLUMNS);
     let mut result = Unfilled::new(1, [rows, out]);
     for start in (0..rows).step_by(PACKED_ROWS) {
         let slab = start..(start + PACKED_ROWS).min(rows);
-        let packed = PackedRows::new(lines.skip(start), weight.precision(), slab.len(), inner)?;
+        let packed = PackedRows::new(lines.skip(start), kernel, slab.len(), inner)?;
         let packed = packed.view();
-        result.fill(&even_cuts(slab, most, ROWS), &columns, |_, mut tile: TileMut<T>| {
+        result.fill(&even_cuts(slab, most, of_block), &columns, |_, mut tile: TileMut<T>| {
             let (rows, columns) = (tile.rows.clone(), tile.columns.clone());
-            let first = (rows.start - start) / ROWS;
-            let blocks_of = first..first + rows.len().div_ceil(ROWS);
+            let first = (rows.start - start) / of_block;
+            let blocks_of = first..first + rows.len().div_ceil(of_block);
             let panels = columns.start / COLUMNS..columns.end.div_ceil(COLUMNS);
             let step = panels.len() * COLUMNS;
-            with_scratch(blocks_of.len() * ROWS * step, |sums| {
+            with_scratch(blocks_of.len() * of_block * step, |sums| {
                 let all = (weight, 0..weight.depth());
                 blocks(packed, blocks_of, all, panels, (sums, step));
                 for (row, sums) in sums.chunks_exact_mut(step).take(rows.len()).enumerate() {
@@ -90,16 +98,17 @@ pub(crate) fn product<T: Number>(
     result.finish()
 }
 
-/// The tile of a product: smaller where there would be few tasks, so that small products are
-/// shared by threads, too.
-fn tile(rows: usize, out: usize, inner: usize) -> [usize; 2] {
-    let wanted = (rows * out * inner / LEAST).clamp(1, SHARES);
+/// The tile of a product `[rows, out, inner]`: smaller where there would be few tasks, so that
+/// small products are shared by threads, too.
+fn tile(kernel: Kernel, [rows, out, inner]: [usize; 3]) -> [usize; 2] {
+    let of_block = kernel.layout().rows;
+    let wanted = (rows * out * inner / kernel.products_in_10_us()).clamp(1, SHARES);
     let [mut most, mut wide] = TILE;
     while rows.div_ceil(most) * out.div_ceil(wide) < wanted {
         if wide > COLUMNS {
             wide /= 2;
-        } else if most > ROWS {
-            most = (most / 2).next_multiple_of(ROWS);
+        } else if most > of_block {
+            most = (most / 2).next_multiple_of(of_block);
         } else {
             break;
         }

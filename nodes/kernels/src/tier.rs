@@ -3,6 +3,9 @@
 
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
+use crate::tiles::AmxTiles;
+
 /// A level of vector instructions: each has all of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
@@ -14,10 +17,12 @@ pub(crate) enum Tier {
     Avx512,
     /// AVX-512 with products of pairs of bf16 (AVX512-BF16).
     Avx512Bf16,
+    /// The same, and products of bf16 in tiles (AMX-BF16).
+    Amx,
 }
 
 impl Tier {
-    const ALL: [Tier; 4] = [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16];
+    const ALL: [Tier; 5] = [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16, Tier::Amx];
 
     const fn name(self) -> &'static str {
         match self {
@@ -25,6 +30,7 @@ impl Tier {
             Tier::Avx2 => "avx2",
             Tier::Avx512 => "avx512",
             Tier::Avx512Bf16 => "avx512bf16",
+            Tier::Amx => "amx",
         }
     }
 }
@@ -61,10 +67,6 @@ fn choose(name: &str, highest: Tier) -> std::result::Result<Tier, String> {
         Some(_) => {
             Err(format!("{CPU_VARIABLE} is {name}, which this processor has not; it has {usable}"))
         }
-        None if name == "amx" => Err(format!(
-            "{CPU_VARIABLE} is amx: there are no kernels for AMX tiles in this version; it has \
-             {usable} on this processor"
-        )),
         None => Err(format!("{CPU_VARIABLE} is {name:?}; expected one of {usable}")),
     }
 }
@@ -87,7 +89,16 @@ pub(crate) fn gemm_has_it() -> bool {
 
 /// Whether products of bf16 are faster here than those of f32.
 pub fn has_bf16_products() -> bool {
-    current() == Tier::Avx512Bf16
+    current() >= Tier::Avx512Bf16
+}
+
+/// Whether products of bf16 are computed in tiles here.
+pub(crate) fn has_tiles() -> bool {
+    #[cfg(test)]
+    if tests::are_tiles_forced() {
+        return true;
+    }
+    current() == Tier::Amx
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -96,6 +107,7 @@ fn detect() -> Tier {
     let avx2 = has!("avx2") && has!("fma");
     let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
     match (avx2, avx512) {
+        (true, true) if has!("avx512bf16") && AmxTiles::configure().is_some() => Tier::Amx,
         (true, true) if has!("avx512bf16") => Tier::Avx512Bf16,
         (true, true) => Tier::Avx512,
         (true, false) => Tier::Avx2,
@@ -108,7 +120,7 @@ fn detect() -> Tier {
     Tier::Portable
 }
 
-/// The name of the CPU kernels in use: `avx512bf16`, `avx512`, `avx2` or `portable`.
+/// The name of the CPU kernels in use: `amx`, `avx512bf16`, `avx512`, `avx2` or `portable`.
 ///
 /// Results differ between tiers in their last bits, so cache keys hold this name.
 pub fn tier() -> &'static str {
@@ -154,9 +166,7 @@ macro_rules! by_tier {
             match $crate::tier::current() {
                 // SAFETY: this tier is returned only where these instructions were detected.
                 #[cfg(target_arch = "x86_64")]
-                $crate::tier::Tier::Avx512 | $crate::tier::Tier::Avx512Bf16 => unsafe {
-                    avx512($($arg),*)
-                },
+                tier if tier >= $crate::tier::Tier::Avx512 => unsafe { avx512($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::tier::Tier::Avx2 => unsafe { avx2($($arg),*) },
@@ -173,20 +183,37 @@ pub(crate) mod tests {
 
     use super::{Tier, choose, detect};
 
+    /// What the threads of a test compute in.
+    #[derive(Clone, Copy)]
+    struct Forced {
+        tier: Tier,
+        /// Whether there are tiles, be it that software stands in for them.
+        tiles: bool,
+    }
+
     thread_local! {
-        static FORCED: Cell<Option<Tier>> = const { Cell::new(None) };
+        static FORCED: Cell<Option<Forced>> = const { Cell::new(None) };
     }
 
     pub(super) fn forced() -> Option<Tier> {
-        FORCED.get()
+        FORCED.get().map(|forced| forced.tier)
+    }
+
+    pub(super) fn are_tiles_forced() -> bool {
+        FORCED.get().is_some_and(|forced| forced.tiles)
     }
 
     /// Runs `check` once in every tier that this processor has, on threads that have no other.
+    /// Where it has no tiles, the highest once more with tiles by software.
     pub(crate) fn in_every_tier(check: impl Fn(Tier) + Sync) {
-        for tier in Tier::ALL.into_iter().filter(|tier| *tier <= detect()) {
+        let highest = detect();
+        let tiers = Tier::ALL.into_iter().filter(|tier| *tier <= highest);
+        let tiers = tiers.map(|tier| (tier, Forced { tier, tiles: tier == Tier::Amx }));
+        let software = (Tier::Amx, Forced { tier: highest, tiles: true });
+        for (named, forced) in tiers.chain((highest < Tier::Amx).then_some(software)) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(2);
-            let pool = pool.start_handler(move |_| FORCED.set(Some(tier))).build().unwrap();
-            pool.install(|| check(tier));
+            let pool = pool.start_handler(move |_| FORCED.set(Some(forced))).build().unwrap();
+            pool.install(|| check(named));
         }
     }
 
@@ -200,7 +227,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_tier_has_a_name() {
-        in_every_tier(|tier| assert_eq!(super::tier(), tier.name()));
+        in_every_tier(|tier| assert_eq!(super::tier(), tier.min(detect()).name()));
     }
 
     #[test]
@@ -212,7 +239,8 @@ pub(crate) mod tests {
         let expected = "KINO_CPU is avx512bf16, which this processor has not; it has portable, \
                         avx2, avx512";
         assert_eq!(lacking, expected);
-        assert!(refused("amx", Tier::Avx2).contains("no kernels for AMX tiles"));
+        assert_eq!(choose("amx", Tier::Amx), Ok(Tier::Amx));
+        assert!(refused("amx", Tier::Avx2).ends_with("has not; it has portable, avx2"));
         let expected = "KINO_CPU is \"AVX2\"; expected one of portable, avx2";
         assert_eq!(refused("AVX2", Tier::Avx2), expected);
     }
