@@ -782,6 +782,10 @@ fn what_a_model_does_not_read_of_a_prompt_is_told() {
     assert!(long.contains("longer than the model reads: `"), "{long}");
     assert!(long.contains("is left out") && !long.contains("does not know"), "{long}");
     assert!(said("🦊🦊").contains("does not know `🦊🦊`"));
+    // Words end where signs, marks and Chinese characters begin.
+    assert_eq!(said("a RED circle; 一个蓝色方形,(white background)..."), "");
+    let glued = said("a red🦊circle→right, a dragon-star");
+    assert!(glued.contains("does not know `🦊`, `→` and `dragon`:"), "{glued}");
     let word = said(&"x".repeat(5000));
     assert!(word.contains("x…`: it means nothing") && word.len() < 2000, "{word}");
     // Of a sweep each run's, once.

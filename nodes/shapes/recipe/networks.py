@@ -20,9 +20,19 @@ def tokenizer():
     for word in shapes.vocabulary():
         vocab[word] = len(vocab)
     tok = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    tok.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    split = pre_tokenizers.Split(Regex(r"[\u3400-\u9fff\uff0c,]"), "isolated")
-    tok.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.Whitespace()])
+    # Lowercase, and every Chinese character a word.
+    bert = normalizers.BertNormalizer(
+        clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=True
+    )
+    tok.normalizer = normalizers.Sequence([normalizers.NFKC(), bert])
+    # No class of all letters is asked for: to compile one takes longer than to check a graph.
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(",|[\u2190-\u2fff\U0001f000-\U0001faff]+"), "isolated"),
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Punctuation("contiguous"),
+        ]
+    )
     tok.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
