@@ -7,7 +7,9 @@ use half::bf16;
 use crate::e4m3::E4M3;
 use crate::random::Random;
 use crate::tier::tests::in_every_tier;
-use crate::{BlockType, LinearEpilogue, PackedMatrix, Precision};
+use crate::{
+    BlockType, ConvInput, ConvWeights, Epilogue, GroupNorm, LinearEpilogue, PackedMatrix, Precision,
+};
 
 fn f64s(tensor: &Tensor) -> Vec<f64> {
     tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
@@ -441,6 +443,142 @@ fn group_norms() {
             let limit = if h * w * width > 2 { 2e-5 } else { 2e-3 };
             near(&what, &crate::group_norm(&x, &norm).unwrap(), &expected, limit);
             near(&what, &crate::group_norm_silu(&x, &norm, [0; 4]).unwrap(), &silu, limit);
+        });
+    }
+}
+
+/// One convolution of a sum, with its operands in f64.
+struct Convolved {
+    zeros: usize,
+    past: Option<Tensor>,
+    frames: Tensor,
+    weight: Tensor,
+    stride: [usize; 3],
+}
+
+impl Convolved {
+    /// The sum at `[frame, row, column, channel]` of the result.
+    fn sum(&self, at: [usize; 4]) -> f64 {
+        let (cout, cin, kt, kh, kw) = self.weight.dims5().unwrap();
+        let (_, h, w, _) = self.frames.dims4().unwrap();
+        let mut numbers = vec![0.0; self.zeros * h * w * cin];
+        numbers.extend(self.past.iter().flat_map(f64s));
+        numbers.extend(f64s(&self.frames));
+        let (weight, channel) = (f64s(&self.weight), at[3]);
+        assert!(channel < cout);
+        let mut sum = 0.0;
+        for tap in 0..kt * kh * kw {
+            let offset = [tap / (kh * kw), tap / kw % kh, tap % kw];
+            let [t, y, x]: [usize; 3] =
+                std::array::from_fn(|axis| at[axis] * self.stride[axis] + offset[axis]);
+            for c in 0..cin {
+                let input = numbers[((t * h + y) * w + x) * cin + c];
+                sum += input * weight[(channel * cin + c) * kt * kh * kw + tap];
+            }
+        }
+        sum
+    }
+}
+
+/// Convolutions of f32 and of bf16, with their epilogue, at some numbers of each result.
+#[test]
+fn convolutions_of_both_types_with_past_and_epilogue() {
+    let mut random = Random::new(107);
+    for _ in 0..40 {
+        let pick = |random: &mut Random, of: &[usize]| of[random.bits() as usize % of.len()];
+        let kernel = [pick(&mut random, &[1, 3]), 0, 0].map(|_| pick(&mut random, &[1, 3, 3]));
+        let stride = [(); 3].map(|()| pick(&mut random, &[1, 1, 2]));
+        let (zeros, past) = (pick(&mut random, &[0, 1, 2]), pick(&mut random, &[0, 0, 1, 2]));
+        let (cin, cout) = (random.size(70), random.size(70));
+        let [t, h, w] = [3, 9, 40].map(|most| random.size(most));
+        let [h, w] = [h + kernel[1], w + kernel[2]];
+        let t = t + kernel[0].saturating_sub(zeros + past);
+        let size: [usize; 3] = std::array::from_fn(|axis| {
+            ([zeros + past + t, h, w][axis] - kernel[axis]) / stride[axis] + 1
+        });
+        let padding = [(); 4].map(|()| pick(&mut random, &[0, 0, 1]));
+        let [top, bottom, left, right] = padding;
+        let whole = [size[0], top + size[1] + bottom, left + size[2] + right, cout];
+        for dtype in TYPES {
+            let weight = random.tensor(&[cout, cin, kernel[0], kernel[1], kernel[2]], dtype);
+            let bias = random.tensor(&[cout], dtype);
+            let frames = random.tensor(&[t, h, w, cin], dtype);
+            let past = (past > 0).then(|| random.tensor(&[past, h, w, cin], dtype));
+            let residual = random.tensor(&whole, dtype);
+            let one = Convolved { zeros, past, frames, weight, stride };
+            let places: Vec<[usize; 4]> = (0..20)
+                .map(|_| [size[0], size[1], size[2], cout].map(|n| random.bits() as usize % n))
+                .collect();
+            in_every_tier(|tier| {
+                let weights = ConvWeights::pack(&one.weight, Some(&bias), stride).unwrap();
+                let input = ConvInput { zeros, past: one.past.as_ref(), frames: &one.frames };
+                let activation = crate::Activation::LeakyRelu(0.25);
+                let residual = Some(&residual);
+                let epilogue = Epilogue { activation, scale: 0.5, residual, padding };
+                let found = crate::conv_sum(&[(input, &weights)], &epilogue).unwrap();
+                assert_eq!((found.dims(), found.dtype()), (&whole[..], dtype));
+                for &[frame, row, column, channel] in &places {
+                    let sum = one.sum([frame, row, column, channel]) + f64s(&bias)[channel];
+                    let place = (frame, top + row, left + column, channel);
+                    let of = |x: &Tensor| {
+                        x.get(place.0)?.get(place.1)?.get(place.2)?.narrow(0, place.3, 1)
+                    };
+                    let added = f64s(&of(residual.unwrap()).unwrap())[0];
+                    let expected = if sum > 0.0 { sum } else { 0.25 * sum } * 0.5 + added;
+                    let what = format!(
+                        "{tier:?} {dtype:?} {cin}→{cout} {kernel:?} {stride:?} {zeros} {whole:?}"
+                    );
+                    let terms = (cin * kernel.iter().product::<usize>()) as f64;
+                    near(&what, &of(&found).unwrap(), &[expected], 3e-6 * (terms / 8.0).max(1.0));
+                }
+                if padding[0] > 0 {
+                    assert!(f64s(&found.get(0).unwrap().get(0).unwrap()).iter().all(|y| *y == 0.0));
+                }
+            });
+        }
+    }
+}
+
+/// What stands between convolutions computes in f32 and rounds once: in bf16 the same numbers as
+/// of the same input in f32, rounded.
+#[test]
+fn planes_of_bf16_are_those_of_f32_rounded() {
+    let mut random = Random::new(108);
+    for _ in 0..12 {
+        let c = 2 * random.size(60);
+        let [t, h, w] = [3, 7, 9].map(|most| random.size(most));
+        let narrow = random.tensor(&[t, h, w, c], DType::BF16);
+        let wide = narrow.to_dtype(DType::F32).unwrap();
+        let [gamma, bias] = [(); 2].map(|()| random.tensor(&[c], DType::BF16));
+        let [gamma32, bias32] = [&gamma, &bias].map(|x| x.to_dtype(DType::F32).unwrap());
+        let norm = GroupNorm { weight: &gamma, bias: &bias, groups: 2, eps: 1e-6 };
+        let norm32 = GroupNorm { weight: &gamma32, bias: &bias32, ..norm };
+        let padding = [1, 0, 2, 1];
+        in_every_tier(|tier| {
+            let pairs = [
+                (crate::channel_norm(&narrow, &gamma), crate::channel_norm(&wide, &gamma32)),
+                (
+                    crate::channel_norm_silu(&narrow, &gamma, padding),
+                    crate::channel_norm_silu(&wide, &gamma32, padding),
+                ),
+                (crate::group_norm(&narrow, &norm), crate::group_norm(&wide, &norm32)),
+                (
+                    crate::group_norm_silu(&narrow, &norm, padding),
+                    crate::group_norm_silu(&wide, &norm32, padding),
+                ),
+                (crate::pad_plane(&narrow, padding), crate::pad_plane(&wide, padding)),
+                (
+                    crate::upsample_nearest2(&narrow, padding),
+                    crate::upsample_nearest2(&wide, padding),
+                ),
+                (crate::halves_to_frames(&narrow), crate::halves_to_frames(&wide)),
+            ];
+            for (index, (found, expected)) in pairs.into_iter().enumerate() {
+                let expected = expected.unwrap().to_dtype(DType::BF16).unwrap();
+                let (found, what) = (found.unwrap(), format!("{tier:?}, {index}"));
+                assert_eq!(found.dtype(), DType::BF16, "{what}");
+                assert_eq!(f64s(&found), f64s(&expected), "{what}");
+            }
         });
     }
 }

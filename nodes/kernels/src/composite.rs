@@ -261,13 +261,13 @@ fn one_conv(
     };
     let frames = frames.pad_with_zeros(0, input.zeros, 0)?;
     let ([kt, kh, kw], [cin, _]) = (weights.kernel(), weights.channels());
-    let stride = weights.stride();
+    let (stride, rows) = (weights.stride(), weights.rows()?);
     let mut sum: Option<Tensor> = None;
     for (dt, dh, dw) in taps(kt, kh, kw) {
         let x = every(&frames, 0, dt, stride[0], t)?;
         let x = every(&every(&x, 1, dh, stride[1], h)?, 2, dw, stride[2], w)?;
         let x = x.force_contiguous()?.reshape((t * h * w, cin))?;
-        let tap = weights.packed().get(dt)?.get(dh)?.narrow(0, dw * cin, cin)?; // [cin, cout]
+        let tap = rows.get(dt)?.get(dh)?.narrow(0, dw * cin, cin)?; // [cin, cout]
         let y = x.matmul(&tap.force_contiguous()?)?;
         sum = Some(match sum {
             Some(sum) => (sum + y)?,

@@ -4,18 +4,18 @@
 //! inputs of a tap row are one contiguous run, and the matrix of all pixels has overlapping rows
 //! cin apart. Each (time, row) of the kernel is then one product that accumulates into the output.
 
-use std::ops::Range;
-
 use candle_core::{Tensor, bail};
 
 use crate::buffer::with_scratch;
-use crate::conv_weights::{ConvInput, ConvWeights};
-use crate::dense::{Dense, Elements, fast, tensor};
+use crate::conv_output::{Output, Rows};
+use crate::conv_weights::{ConvInput, ConvWeights, Held};
+use crate::dense::{Dense, Elements, fast, fast_mixed, tensor};
 use crate::direct::{self, TapRow};
-use crate::epilogue::{Activation, DenseEpilogue, Epilogue, Finish};
+use crate::epilogue::{Activation, DenseEpilogue, Epilogue};
 use crate::layout::Padding;
-use crate::matrix::{Matrix, TileMut, filled_by_tiles};
-use crate::{Result, composite, math};
+use crate::matrix::{Matrix, TileMut};
+use crate::micro::Precision;
+use crate::{Result, composite, conv_panels, math};
 
 /// Convolves padded, channels-last frames; the result may be added to `residual`.
 ///
@@ -33,15 +33,35 @@ pub fn conv(input: ConvInput, weights: &ConvWeights, residual: Option<&Tensor>) 
 pub fn conv_sum(parts: &[(ConvInput, &ConvWeights)], epilogue: &Epilogue) -> Result<Tensor> {
     let Some(size) = common_size(parts)? else { bail!("conv: nothing to convolve") };
     check_epilogue(epilogue, size)?;
-    let mut operands: Vec<&Tensor> = epilogue.operands().collect();
-    for (input, weights) in parts {
-        operands.extend([input.frames, weights.packed()]);
-        operands.extend(input.past.into_iter().chain(weights.bias()));
+    let frames = parts.iter().flat_map(|(input, _)| input.past.into_iter().chain([input.frames]));
+    let activations: Vec<&Tensor> = frames.chain(epilogue.residual).collect();
+    let biases = parts.iter().filter_map(|(_, weights)| weights.bias());
+    let operands: Vec<&Tensor> =
+        epilogue.operands().chain(biases).chain(activations.clone()).collect();
+    let of_rows = parts.iter().map(|(_, weights)| match weights.held() {
+        Held::Rows { rows, padded } if fast(&[rows]) => Some((rows, padded.as_ref())),
+        _ => None,
+    });
+    let of_panels = parts.iter().map(|(_, weights)| match weights.held() {
+        Held::Panels(matrix) => Some(matrix),
+        Held::Rows { .. } => None,
+    });
+    let dtype = activations[0].dtype();
+    if fast(&operands)
+        && let Some(rows) = of_rows.collect::<Option<Vec<_>>>()
+    {
+        return on_cpu(parts, &rows, epilogue, size);
     }
-    match fast(&operands) {
-        true => on_cpu(parts, epilogue, size),
-        false => composite::conv_sum(parts, epilogue, size),
+    if fast_mixed(&operands)
+        && activations.iter().all(|x| x.dtype() == dtype)
+        && let Some(matrices) = of_panels.collect::<Option<Vec<_>>>()
+        && matrices.iter().all(|matrix| matrix.precision() == Precision::of(dtype))
+    {
+        return with_output(parts, epilogue, size, |output| {
+            conv_panels::conv_sum(parts, &matrices, output, (dtype, size))
+        });
     }
+    composite::conv_sum(parts, epilogue, size)
 }
 
 /// The size `[t', h', w', cout]` that all parts have; none where there are none.
@@ -111,11 +131,7 @@ struct Part<'a> {
 /// What the tasks of one sum of convolutions share.
 struct Job<'a> {
     parts: Vec<Part<'a>>,
-    finish: Finish<'a>,
-    cout: usize,
-    /// Pixels of an output row, without padding.
-    width: usize,
-    padding: Padding,
+    output: &'a Output<'a>,
 }
 
 /// The tensors of a part, locked for reading.
@@ -135,12 +151,12 @@ struct DensePart {
 }
 
 impl DensePart {
-    fn new((input, weights): &(ConvInput, &ConvWeights)) -> Result<Self> {
+    fn new(input: &ConvInput, (rows, padded): (&Tensor, Option<&Tensor>)) -> Result<Self> {
         Ok(Self {
             frames: Dense::new(input.frames)?,
             past: Dense::optional(input.past)?,
-            packed: Dense::new(weights.packed())?,
-            padded: Dense::optional(weights.padded.as_ref())?,
+            packed: Dense::new(rows)?,
+            padded: Dense::optional(padded)?,
         })
     }
 
@@ -154,25 +170,35 @@ impl DensePart {
     }
 }
 
-fn on_cpu(
+/// Runs `work` on what all tasks share about the result.
+fn with_output<R>(
     parts: &[(ConvInput, &ConvWeights)],
     epilogue: &Epilogue,
     size: [usize; 4],
-) -> Result<Tensor> {
-    let dense = parts.iter().map(DensePart::new).collect::<Result<Vec<_>>>()?;
-    let operands: Vec<Operands> = dense.iter().map(DensePart::read).collect();
+    work: impl FnOnce(&Output) -> Result<R>,
+) -> Result<R> {
     let first_bias = parts.first().and_then(|(_, weights)| weights.bias());
-    let bias = Dense::optional(first_bias)?;
+    let bias = first_bias.map(Dense::widened).transpose()?;
     let bias = bias.as_ref().map(Dense::read);
     let finish = DenseEpilogue::new(epilogue)?;
-    let job = Job {
-        parts: parts.iter().zip(&operands).map(part).collect::<Result<Vec<_>>>()?,
-        finish: finish.read(bias.as_deref(), size[3]),
-        cout: size[3],
-        width: size[2],
-        padding: epilogue.padding,
-    };
-    tensor(job.run(size)?, padded(size, epilogue.padding).as_slice())
+    let finish = finish.read(bias.as_deref(), size[3]);
+    work(&Output { finish, cout: size[3], width: size[2], padding: epilogue.padding })
+}
+
+fn on_cpu(
+    parts: &[(ConvInput, &ConvWeights)],
+    rows: &[(&Tensor, Option<&Tensor>)],
+    epilogue: &Epilogue,
+    size: [usize; 4],
+) -> Result<Tensor> {
+    let dense = parts.iter().zip(rows).map(|((input, _), rows)| DensePart::new(input, *rows));
+    let dense = dense.collect::<Result<Vec<_>>>()?;
+    let operands: Vec<Operands> = dense.iter().map(DensePart::read).collect();
+    with_output(parts, epilogue, size, |output| {
+        let parts = parts.iter().zip(&operands).map(part).collect::<Result<Vec<_>>>()?;
+        let job = Job { parts, output };
+        tensor(job.run(size)?, padded(size, epilogue.padding).as_slice())
+    })
 }
 
 fn part<'a>(
@@ -194,53 +220,24 @@ fn part<'a>(
 }
 
 impl Job<'_> {
-    /// Output rows of one task: its sums stay in the second-level cache.
-    fn rows_per_task(&self, height: usize) -> usize {
-        let pixels = (96 * 1024 / self.cout).clamp(128, 512);
-        let widest = self.parts.iter().map(|part| part.width).max().unwrap_or(1);
-        (pixels / widest).clamp(1, height)
-    }
-
     /// Whether [`direct`] can compute all parts.
     fn is_direct(&self) -> bool {
         let fits = |part: &Part| part.padded.is_some() && part.stride[1..] == [1, 1];
-        self.width >= direct::LEAST_WIDTH && self.parts.iter().all(fits)
+        self.output.width >= direct::LEAST_WIDTH && self.parts.iter().all(fits)
     }
 
-    fn run(&self, [t, h, _, _]: [usize; 4]) -> Result<Vec<f32>> {
-        let [top, bottom, left, right] = self.padding;
-        let (high, line) = (top + h + bottom, (left + self.width + right) * self.cout);
+    fn run(&self, size: [usize; 4]) -> Result<Vec<f32>> {
+        let widest = self.parts.iter().map(|part| part.width).max().unwrap_or(1);
         let is_direct = self.is_direct();
-        filled_by_tiles(t, [high, line], [self.rows_per_task(h), line], |frame, tile| {
-            let inner = tile.rows.start.max(top)..tile.rows.end.min(top + h);
-            if inner.is_empty() {
-                return;
-            }
-            let rows = Rows { frame, rows: inner.start - top..inner.end - top, high, line };
-            match is_direct {
-                true => self.rows_directly(&rows, tile),
-                false => self.rows(&rows, tile),
-            }
+        self.output.filled(size, widest, |rows, tile| match is_direct {
+            true => self.rows_directly(rows, tile),
+            false => self.rows(rows, tile),
         })
-    }
-
-    /// Finishes row `row` of the sums where they lie in the tile.
-    fn finish(&self, rows: &Rows, row: usize, out: &mut [f32]) {
-        let [top, _, left, _] = self.padding;
-        let at = (rows.frame * rows.high + top + row) * rows.line + left * self.cout;
-        self.finish.apply(out, at);
-    }
-
-    /// The pixels of output row `row` in a tile, without padding.
-    fn line<'t>(&self, tile: &'t mut TileMut<'_>, row: usize) -> &'t mut [f32] {
-        let [top, _, left, _] = self.padding;
-        let place = top + row - tile.rows.start;
-        &mut tile.row(place)[left * self.cout..][..self.width * self.cout]
     }
 
     /// Computes some whole rows of a frame.
     fn rows(&self, rows: &Rows, mut tile: TileMut) {
-        let (width, cout, count) = (self.width, self.cout, rows.rows.len());
+        let (&Output { width, cout, .. }, count) = (self.output, rows.rows.len());
         // All parts have planes of one width where they have no stride: those of one kernel.
         let step = match self.parts.iter().all(|part| part.stride[1..] == [1, 1]) {
             true => self.parts.iter().map(|part| part.width).max().unwrap_or(width),
@@ -263,16 +260,17 @@ impl Job<'_> {
                 sums.fill(0.0);
             }
             for (index, row) in rows.rows.clone().enumerate() {
-                let out = self.line(&mut tile, row);
+                let out = self.output.line(&mut tile, row);
                 out.copy_from_slice(&sums[index * step * cout..][..width * cout]);
-                self.finish(rows, row, out);
+                self.output.finish(rows, row, out);
             }
         });
     }
 
     /// The same by [`direct`].
     fn rows_directly(&self, rows: &Rows, mut tile: TileMut) {
-        let lanes = self.cout.next_multiple_of(math::LANES);
+        let cout = self.output.cout;
+        let lanes = cout.next_multiple_of(math::LANES);
         let mut taps = Vec::new();
         for row in rows.rows.clone() {
             taps.clear();
@@ -290,9 +288,9 @@ impl Job<'_> {
                     }));
                 }
             }
-            let out = self.line(&mut tile, row);
-            direct::row(&taps, lanes, out, self.cout);
-            self.finish(rows, row, out);
+            let out = self.output.line(&mut tile, row);
+            direct::row(&taps, lanes, out, cout);
+            self.output.finish(rows, row, out);
         }
     }
 
@@ -307,7 +305,8 @@ impl Job<'_> {
         (sums, step): (&mut [f32], usize),
         accumulate: bool,
     ) {
-        let (cin, wide, width, cout) = (part.cin, part.width, self.width, self.cout);
+        let (cin, wide) = (part.cin, part.width);
+        let &Output { width, cout, .. } = self.output;
         let [_, down, right] = part.stride;
         let k = part.kernel[2] * cin;
         let tap = &part.weights[(kt * part.kernel[1] + kh) * k * cout..][..k * cout];
@@ -326,14 +325,4 @@ impl Job<'_> {
             }
         }
     }
-}
-
-/// Some output rows of a frame, and where they lie in the result.
-struct Rows {
-    frame: usize,
-    /// Counted without padding.
-    rows: Range<usize>,
-    /// Rows of a plane of the result, and numbers of a row, padding included.
-    high: usize,
-    line: usize,
 }

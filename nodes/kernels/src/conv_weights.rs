@@ -1,21 +1,36 @@
 //! What a convolution is given: packed weights, and frames with their past.
 
-use candle_core::{Tensor, bail};
+use candle_core::{DType, Tensor, bail};
+use half::bf16;
 
-use crate::dense::fast;
+use crate::dense::{fast, fast_mixed, tensor};
+use crate::micro::{COLUMNS, Precision};
+use crate::packed::PackedMatrix;
 use crate::{Result, direct, math};
 
 /// Weights of a convolution, packed once when they are loaded.
 #[derive(Debug, Clone)]
 pub struct ConvWeights {
-    /// `[kt, kh, kw·cin, cout]`
-    pub(crate) packed: Tensor,
-    /// The same with channels padded to whole vectors, where those are few.
-    pub(crate) padded: Option<Tensor>,
+    held: Held,
     pub(crate) bias: Option<Tensor>,
     pub(crate) kernel: [usize; 3],
     pub(crate) stride: [usize; 3],
     pub(crate) channels: [usize; 2],
+}
+
+/// The numbers of a kernel.
+#[derive(Debug, Clone)]
+pub(crate) enum Held {
+    /// As tensors.
+    Rows {
+        /// `[kt, kh, kw·cin, cout]`
+        rows: Tensor,
+        /// The same with channels padded to whole vectors, where those are few.
+        padded: Option<Tensor>,
+    },
+    /// As products read them, `[cout, kt·kh·kw·cin]`, where cin is filled up with zeros to whole
+    /// words: those of bf16 on the CPU.
+    Panels(PackedMatrix),
 }
 
 impl ConvWeights {
@@ -33,11 +48,17 @@ impl ConvWeights {
         {
             bail!("conv: bias {:?} for {cout} channels", bias.dims());
         }
-        let packed = weight.permute((2, 3, 4, 1, 0))?.force_contiguous()?;
-        let packed = packed.reshape((kt, kh, kw * cin, cout))?; // [kt, kh, kw·cin, cout]
         let (kernel, channels) = ([kt, kh, kw], [cin, cout]);
-        let padded = pad_channels(&packed, cout)?;
-        Ok(Self { packed, padded, bias: bias.cloned(), kernel, stride, channels })
+        let held = match weight.dtype() == DType::BF16 && fast_mixed(&[&weight]) {
+            true => Held::Panels(panels(&weight)?),
+            false => {
+                let rows = weight.permute((2, 3, 4, 1, 0))?.force_contiguous()?;
+                let rows = rows.reshape((kt, kh, kw * cin, cout))?; // [kt, kh, kw·cin, cout]
+                let padded = pad_channels(&rows, cout)?;
+                Held::Rows { rows, padded }
+            }
+        };
+        Ok(Self { held, bias: bias.cloned(), kernel, stride, channels })
     }
 
     /// Kernel size in time, height and width.
@@ -55,9 +76,33 @@ impl ConvWeights {
         self.channels
     }
 
-    /// The packed weights, `[kt, kh, kw·cin, cout]`.
-    pub fn packed(&self) -> &Tensor {
-        &self.packed
+    /// The weights, `[kt, kh, kw·cin, cout]`: a copy where they are packed for products of bf16.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn rows(&self) -> Result<Tensor> {
+        let matrix = match &self.held {
+            Held::Rows { rows, .. } => return Ok(rows.clone()),
+            Held::Panels(matrix) => matrix,
+        };
+        let ([kt, kh, kw], [cin, cout]) = (self.kernel, self.channels);
+        let wide = numbers(matrix)?.reshape((cout, kt, kh, kw, self.word_channels()))?;
+        let rows = wide.narrow(4, 0, cin)?.permute((1, 2, 3, 4, 0))?.force_contiguous()?;
+        rows.reshape((kt, kh, kw * cin, cout))
+    }
+
+    /// The form in which they are held.
+    pub(crate) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Input channels as the packed weights have them: whole words.
+    pub(crate) fn word_channels(&self) -> usize {
+        let [cin, _] = self.channels;
+        match &self.held {
+            Held::Rows { .. } => cin,
+            Held::Panels(matrix) => cin.next_multiple_of(matrix.precision().in_word()),
+        }
     }
 
     /// The bias, `[cout]`.
@@ -72,6 +117,33 @@ impl ConvWeights {
             None => bail!("conv: an axis of {length} under a kernel of {}", self.kernel[axis]),
         }
     }
+}
+
+/// Weights `[cout, cin, kt, kh, kw]` of bf16 in panels.
+fn panels(weight: &Tensor) -> Result<PackedMatrix> {
+    let (cout, cin, ..) = weight.dims5()?;
+    let missing = cin % Precision::Bf16.in_word();
+    let weight = weight.permute((0, 2, 3, 4, 1))?.pad_with_zeros(4, 0, missing)?;
+    PackedMatrix::pack(&weight.force_contiguous()?.reshape((cout, ()))?, Precision::Bf16)
+}
+
+/// The numbers of a matrix of bf16 that is packed.
+fn numbers(matrix: &PackedMatrix) -> Result<Tensor> {
+    let [out, inner] = matrix.dims();
+    let (mut numbers, mut room) = (vec![bf16::ZERO; out * inner], Vec::new());
+    for (panel, rows) in numbers.chunks_mut(COLUMNS * inner).enumerate() {
+        let words = matrix.panel(panel, 0..matrix.depth(), &mut room);
+        for (row, numbers) in rows.chunks_exact_mut(inner).enumerate() {
+            let words = words[row..].iter().step_by(COLUMNS);
+            for (pair, word) in numbers.chunks_mut(2).zip(words) {
+                let halves = [*word as u16, (word >> 16) as u16];
+                pair.iter_mut()
+                    .zip(halves)
+                    .for_each(|(number, bits)| *number = bf16::from_bits(bits));
+            }
+        }
+    }
+    tensor(numbers, (out, inner))
 }
 
 /// Weights for [`direct`], where it can be used.

@@ -8,8 +8,7 @@ use half::bf16;
 
 use crate::Result;
 use crate::buffer::with_scratch;
-use crate::number::Number;
-use crate::pack::Slice;
+use crate::number::{Number, Slice};
 
 /// Whether the fast path may take these tensors: f32 on the CPU, some elements, no gradient to
 /// keep.

@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use crate::dense::{Dense, Elements};
+use crate::dense::{Dense, Elements, Numbers};
 use crate::layout::Padding;
 use crate::tier::by_tier;
 use crate::{Result, math};
@@ -67,7 +67,7 @@ impl DenseEpilogue {
         let (mut slopes, mut leak, mut silu) = (None, None, false);
         match epilogue.activation {
             Activation::None => {}
-            Activation::Prelu(tensor) => slopes = Some(Dense::new(tensor)?),
+            Activation::Prelu(tensor) => slopes = Some(Dense::widened(tensor)?),
             Activation::LeakyRelu(slope) => leak = Some(slope),
             Activation::Silu => silu = true,
         }
@@ -88,7 +88,7 @@ impl DenseEpilogue {
             bias,
             activation,
             scale: self.scale,
-            residual: self.residual.as_ref().map(Dense::read),
+            residual: self.residual.as_ref().map(Dense::numbers),
         }
     }
 }
@@ -105,7 +105,7 @@ pub(crate) struct Finish<'a> {
     bias: Vec<f32>,
     activation: Function<'a>,
     scale: f32,
-    residual: Option<Elements<'a>>,
+    residual: Option<Numbers<'a>>,
 }
 
 impl Finish<'_> {
@@ -117,9 +117,10 @@ impl Finish<'_> {
             Function::Leak(slope) => leaky_relu(out, &self.bias, *slope),
             Function::Silu => silu(out, &self.bias),
         }
-        let residual = self.residual.as_ref().map(|all| &all[at..][..out.len()]);
-        match residual {
-            Some(residual) => add_residual(out, self.scale, residual),
+        match &self.residual {
+            Some(residual) => residual.with(at..at + out.len(), |residual| {
+                add_residual(out, self.scale, residual);
+            }),
             None if self.scale != 1.0 => out.iter_mut().for_each(|y| *y *= self.scale),
             None => {}
         }

@@ -3,9 +3,9 @@
 use candle_core::{Tensor, bail};
 
 use crate::buffer::filled;
-use crate::dense::{Dense, fast};
+use crate::dense::{Dense, fast_mixed};
 use crate::layout::{GroupNorm, Padding, check_activation};
-use crate::plane::write_lines;
+use crate::plane::map_lines;
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
 
@@ -15,7 +15,7 @@ use crate::{Result, composite, math};
 /// Shapes: `x` `[t, h, w, c]`.
 pub fn group_norm(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
     check(x, norm)?;
-    if !fast(&[x, norm.weight, norm.bias]) {
+    if !fast_mixed(&[x, norm.weight, norm.bias]) {
         return composite::group_norm(x, norm);
     }
     normalized(x, norm, [0; 4], normalize)
@@ -27,7 +27,7 @@ pub fn group_norm(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
 /// Shapes: as [`group_norm`]; the result is `[t, top + h + bottom, left + w + right, c]`.
 pub fn group_norm_silu(x: &Tensor, norm: &GroupNorm, padding: Padding) -> Result<Tensor> {
     check(x, norm)?;
-    if !fast(&[x, norm.weight, norm.bias]) {
+    if !fast_mixed(&[x, norm.weight, norm.bias]) {
         return composite::pad_plane(&composite::group_norm(x, norm)?.silu()?, padding);
     }
     normalized(x, norm, padding, normalize_silu)
@@ -53,14 +53,14 @@ fn normalized(
 ) -> Result<Tensor> {
     let (t, h, w, c) = x.dims4()?;
     let (x_dense, weight, bias) =
-        (Dense::new(x)?, Dense::new(norm.weight)?, Dense::new(norm.bias)?);
-    let (data, weight, bias) = (x_dense.read(), weight.read(), bias.read());
+        (Dense::new(x)?, Dense::widened(norm.weight)?, Dense::widened(norm.bias)?);
+    let (data, weight, bias) = (x_dense.numbers(), weight.read(), bias.read());
     // A line at a time: means by channel first, then squares around them, so that neither a large
     // mean nor many pixels cost digits.
     let lines = |work: fn(&[f32], &[f64], &mut [f64]), centres: &[f64]| {
         filled(t * h * c, c, |row, sums: &mut [f64]| {
             let centre = &centres[row / h * c..][..c];
-            work(&data[row * w * c..(row + 1) * w * c], centre, sums);
+            data.with(row * w * c..(row + 1) * w * c, |line| work(line, centre, sums));
         })
     };
     let by_group = |lines: &[f64]| -> Vec<f64> {
@@ -84,9 +84,9 @@ fn normalized(
     };
     let scales: Vec<f32> = variances.iter().enumerate().map(scale).collect();
     let means: Vec<f32> = means.into_iter().map(|mean| mean as f32).collect();
-    write_lines((t, h, w, c), padding, |row, y, source| {
+    map_lines(x, padding, |row, x, y| {
         let frame = row / h * c..(row / h + 1) * c;
-        line(&data[source], [&means[frame.clone()], &scales[frame], &bias], y);
+        line(x, [&means[frame.clone()], &scales[frame], &bias], y);
     })
 }
 

@@ -17,7 +17,7 @@
 //! are tiles, by the number of rows. Sums are f32, and what
 //! becomes of them ([`LinearEpilogue`]) is done before they are written. Attention packs keys and
 //! values in the same way. Convolutions of f32 multiply by the `gemm` crate, single-threaded; those
-//! of bf16 have no fast path.
+//! of bf16 by panels of packed weights, and read their inputs where they lie.
 //!
 //! # Numbers
 //!
@@ -53,6 +53,8 @@ mod buffer;
 mod cancel;
 pub mod composite;
 mod conv;
+mod conv_output;
+mod conv_panels;
 mod conv_weights;
 mod dense;
 mod direct;

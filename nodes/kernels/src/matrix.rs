@@ -10,7 +10,8 @@ use crate::Result;
 use crate::cancel::CancelFlag;
 use crate::kernel::Kernel;
 use crate::micro::{COLUMNS, Precision, ROWS, multiply, multiply_at};
-use crate::pack::{Lines, Slice};
+use crate::number::Slice;
+use crate::pack::Lines;
 use crate::tier;
 
 /// Terms of a sum at a time.

@@ -8,6 +8,7 @@
 
 use candle_core::DType;
 
+use crate::number::Slice;
 use crate::tier::{self, Tier};
 
 /// The type in which the factors of a product are multiplied; sums are f32 always.
@@ -84,34 +85,120 @@ pub(crate) unsafe fn multiply_at(
 ) {
     let depth = b.len() / COLUMNS;
     assert!(rows > 0 && rows <= ROWS && a.len() == depth * rows && b.len() == depth * COLUMNS);
-    let (a, b) = (a.as_ptr(), b.as_ptr());
-    // SAFETY: the factors lie in their slices, as asserted above, with the sizes that the functions
-    // ask for, and the sums do by this function's contract; a tier is current only where its
+    // SAFETY: the factors lie in their slices, as asserted above, and the sums do by this function's
+    // contract.
+    unsafe {
+        let a = Left { words: a.as_ptr(), line: 0 };
+        choose::<true>(precision, rows, depth, a, b.as_ptr(), (c, step), accumulate);
+    }
+}
+
+/// The same of rows that are not packed: they lie `line` numbers apart, each contiguous, in the type
+/// of the precision. Neighbouring rows may overlap.
+///
+/// `b` holds as many words as are read of each row, times [`COLUMNS`].
+///
+/// # Panics
+/// When numbers are of another type, begin amid a word, or do not lie in their slice.
+pub(crate) fn multiply_rows(
+    rows: usize,
+    (a, line): (Slice, usize),
+    b: &[u32],
+    (c, step): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    let depth = b.len() / COLUMNS;
+    let (precision, words, length) = match a {
+        Slice::F32(numbers) => (Precision::F32, numbers.as_ptr().cast(), numbers.len()),
+        Slice::Bf16(numbers) => (Precision::Bf16, numbers.as_ptr().cast(), numbers.len()),
+    };
+    let each = precision.in_word();
+    assert!(rows > 0 && rows <= ROWS && b.len() == depth * COLUMNS && line.is_multiple_of(each));
+    assert!((rows - 1) * line + depth * each <= length, "rows lie outside their slice");
+    assert!(step >= COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);
+    let (b, c) = (b.as_ptr(), c.as_mut_ptr());
+    // SAFETY: the factors and the sums lie in their slices, as asserted above.
+    unsafe {
+        let a = Left { words, line: line / each };
+        choose::<false>(precision, rows, depth, a, b, (c, step), accumulate);
+    }
+}
+
+/// Where the words of the left factor lie: packed, word `k` of row `r` is number `k·rows + r`; else
+/// `r·line + k`. They need not be aligned.
+#[derive(Clone, Copy)]
+struct Left {
+    words: *const u32,
+    line: usize,
+}
+
+impl Left {
+    /// A word.
+    ///
+    /// # Safety
+    /// It lies inside.
+    #[inline(always)]
+    unsafe fn word<const PACKED: bool>(self, rows: usize, row: usize, k: usize) -> u32 {
+        let place = if PACKED { k * rows + row } else { row * self.line + k };
+        // SAFETY: the caller's contract.
+        unsafe { self.words.add(place).read_unaligned() }
+    }
+
+    /// The same factor from row `row` on.
+    ///
+    /// # Safety
+    /// The row is one of its rows.
+    #[inline(always)]
+    unsafe fn skip<const PACKED: bool>(self, row: usize) -> Self {
+        let place = if PACKED { row } else { row * self.line };
+        // SAFETY: the caller's contract.
+        Self { words: unsafe { self.words.add(place) }, ..self }
+    }
+}
+
+/// Calls the function of the tier.
+///
+/// # Safety
+/// As [`portable`].
+unsafe fn choose<const PACKED: bool>(
+    precision: Precision,
+    rows: usize,
+    depth: usize,
+    a: Left,
+    b: *const u32,
+    (c, step): (*mut f32, usize),
+    accumulate: bool,
+) {
+    // SAFETY: the caller's contract is that of the functions; a tier is current only where its
     // instructions were detected.
     unsafe {
         match (tier::current(), precision) {
             #[cfg(target_arch = "x86_64")]
             (Tier::Avx512 | Tier::Avx512Bf16 | Tier::Amx, Precision::F32) => {
-                x86::avx512_f32(rows, depth, a, b, c, step, accumulate);
+                x86::avx512_f32::<PACKED>(rows, depth, a, b, c, step, accumulate);
             }
             #[cfg(target_arch = "x86_64")]
             (Tier::Avx512Bf16 | Tier::Amx, Precision::Bf16) => {
-                x86::avx512_bf16(rows, depth, a, b, c, step, accumulate);
+                x86::avx512_bf16::<PACKED>(rows, depth, a, b, c, step, accumulate);
             }
             #[cfg(target_arch = "x86_64")]
             (Tier::Avx512, Precision::Bf16) => {
-                x86::avx512_widened(rows, depth, a, b, c, step, accumulate);
+                x86::avx512_widened::<PACKED>(rows, depth, a, b, c, step, accumulate);
             }
             #[cfg(target_arch = "x86_64")]
             (Tier::Avx2, Precision::F32) => {
-                x86::avx2_f32(rows, depth, a, b, c, step, accumulate);
+                x86::avx2_f32::<PACKED>(rows, depth, a, b, c, step, accumulate);
             }
             #[cfg(target_arch = "x86_64")]
             (Tier::Avx2, Precision::Bf16) => {
-                x86::avx2_widened(rows, depth, a, b, c, step, accumulate);
+                x86::avx2_widened::<PACKED>(rows, depth, a, b, c, step, accumulate);
             }
-            (_, Precision::F32) => portable::<false>(rows, depth, a, b, c, step, accumulate),
-            (_, Precision::Bf16) => portable::<true>(rows, depth, a, b, c, step, accumulate),
+            (_, Precision::F32) => {
+                portable::<false, PACKED>(rows, depth, a, b, c, step, accumulate);
+            }
+            (_, Precision::Bf16) => {
+                portable::<true, PACKED>(rows, depth, a, b, c, step, accumulate);
+            }
         }
     }
 }
@@ -134,12 +221,12 @@ const PORTABLE: [usize; 2] = [4, 8];
 /// The product in plain loops.
 ///
 /// # Safety
-/// `a` holds `depth·rows` words, `b` `depth·COLUMNS`; `c` has `rows` rows of `COLUMNS`, `step`
+/// `a` holds `depth` words of each of `rows` rows, `b` `depth·COLUMNS`; `c` has `rows` rows of `COLUMNS`, `step`
 /// apart, that nobody else uses.
-unsafe fn portable<const PAIRS: bool>(
+unsafe fn portable<const PAIRS: bool, const PACKED: bool>(
     rows: usize,
     depth: usize,
-    a: *const u32,
+    a: Left,
     b: *const u32,
     c: *mut f32,
     step: usize,
@@ -156,7 +243,7 @@ unsafe fn portable<const PAIRS: bool>(
                 let b = unsafe { &*b.add(k * COLUMNS + column).cast::<[u32; PORTABLE[1]]>() };
                 for (r, sums) in sums.iter_mut().enumerate().take(count) {
                     // SAFETY: word `k` of row `row + r`, one of `rows`, lies in `a`.
-                    let a = unsafe { *a.add(k * rows + row + r) };
+                    let a = unsafe { a.word::<PACKED>(rows, row + r, k) };
                     for (sum, b) in sums.iter_mut().zip(b) {
                         *sum = if PAIRS {
                             let upper = crate::math::madd::<FMA>(second(a), second(*b), *sum);
@@ -183,11 +270,11 @@ unsafe fn portable<const PAIRS: bool>(
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::COLUMNS;
+    use super::{COLUMNS, Left};
 
     /// Calls a function that is made for a number of rows.
     macro_rules! for_rows {
-        (@ $call:ident, $count:literal, ($($arg:expr),*)) => { $call::<$count>($($arg),*) };
+        (@ $call:ident, $count:literal, ($($arg:expr),*)) => { $call::<$count, PACKED>($($arg),*) };
         ($rows:expr, $call:ident, $args:tt, [$($count:literal)*]) => {
             // SAFETY: the callers' contract is that of the function.
             unsafe {
@@ -207,19 +294,19 @@ mod x86 {
             /// # Safety
             /// As [`super::portable`], on a processor with these instructions.
             #[target_feature(enable = $features)]
-            pub(super) unsafe fn $name(
+            pub(super) unsafe fn $name<const PACKED: bool>(
                 rows: usize,
                 depth: usize,
-                a: *const u32,
+                a: Left,
                 b: *const u32,
                 c: *mut f32,
                 step: usize,
                 accumulate: bool,
             ) {
                 #[target_feature(enable = $features)]
-                unsafe fn of<const R: usize>(
+                unsafe fn of<const R: usize, const PACKED: bool>(
                     depth: usize,
-                    a: *const u32,
+                    a: Left,
                     b: *const u32,
                     c: *mut f32,
                     step: usize,
@@ -234,7 +321,8 @@ mod x86 {
                         };
                         for (row, sums) in sums.iter_mut().enumerate() {
                             // SAFETY: `a` holds `R` words for each `k`.
-                            let a = _mm512_set1_epi32(unsafe { *a.add(k * R + row) } as i32);
+                            let a = unsafe { a.word::<PACKED>(R, row, k) };
+                            let a = _mm512_set1_epi32(a as i32);
                             sums[0] = $step(sums[0], a, left);
                             sums[1] = $step(sums[1], a, right);
                         }
@@ -267,19 +355,19 @@ mod x86 {
             /// # Safety
             /// As [`super::portable`], on a processor with these instructions.
             #[target_feature(enable = "avx2,fma")]
-            pub(super) unsafe fn $name(
+            pub(super) unsafe fn $name<const PACKED: bool>(
                 rows: usize,
                 depth: usize,
-                a: *const u32,
+                a: Left,
                 b: *const u32,
                 c: *mut f32,
                 step: usize,
                 accumulate: bool,
             ) {
                 #[target_feature(enable = "avx2,fma")]
-                unsafe fn of<const R: usize>(
+                unsafe fn of<const R: usize, const PACKED: bool>(
                     depth: usize,
-                    (a, rows): (*const u32, usize),
+                    (a, rows): (Left, usize),
                     b: *const u32,
                     c: *mut f32,
                     step: usize,
@@ -295,7 +383,8 @@ mod x86 {
                         };
                         for (row, sums) in sums.iter_mut().enumerate() {
                             // SAFETY: `a` holds `rows` words for each `k`, `R` of them ours.
-                            let a = _mm256_set1_epi32(unsafe { *a.add(k * rows + row) } as i32);
+                            let a = unsafe { a.word::<PACKED>(rows, row, k) };
+                            let a = _mm256_set1_epi32(a as i32);
                             sums[0] = $step(sums[0], a, left);
                             sums[1] = $step(sums[1], a, right);
                         }
@@ -317,7 +406,9 @@ mod x86 {
                 for half in [0, COLUMNS / 2] {
                     for row in (0..rows).step_by(6) {
                         // SAFETY: half a row of words, and row `row` of the others, lie inside.
-                        let (a, b, c) = unsafe { (a.add(row), b.add(half), c.add(row * step + half)) };
+                        let a = unsafe { a.skip::<PACKED>(row) };
+                        // SAFETY: as above.
+                        let (b, c) = unsafe { (b.add(half), c.add(row * step + half)) };
                         let count = (rows - row).min(6);
                         for_rows!(
                             count, of, (depth, (a, rows), b, c, step, accumulate), [1 2 3 4 5 6]

@@ -5,6 +5,38 @@ use half::bf16;
 
 use crate::tier::by_tier;
 
+/// Numbers of a tensor.
+#[derive(Clone, Copy)]
+pub(crate) enum Slice<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Slice<'a> {
+    /// The numbers from number `first` on.
+    pub(crate) fn skip(self, first: usize) -> Self {
+        match self {
+            Self::F32(numbers) => Self::F32(&numbers[first..]),
+            Self::Bf16(numbers) => Self::Bf16(&numbers[first..]),
+        }
+    }
+
+    /// Pieces of so many numbers, one after the other.
+    pub(crate) fn cut(self, length: usize) -> impl Iterator<Item = Self> {
+        let count = match self {
+            Self::F32(numbers) => numbers.len(),
+            Self::Bf16(numbers) => numbers.len(),
+        };
+        (0..count / length).map(move |index| {
+            let piece = index * length..(index + 1) * length;
+            match self {
+                Self::F32(numbers) => Self::F32(&numbers[piece]),
+                Self::Bf16(numbers) => Self::Bf16(&numbers[piece]),
+            }
+        })
+    }
+}
+
 /// A type in which activations are held.
 pub(crate) trait Number: WithDType + Default {
     /// Writes numbers as f32.

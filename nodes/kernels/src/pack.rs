@@ -7,21 +7,12 @@
 
 use std::ops::Range;
 
-use half::bf16;
-
 use crate::Result;
 use crate::buffer::filled;
 use crate::kernel::Kernel;
 use crate::micro::{COLUMNS, Precision};
-use crate::number::Number;
+use crate::number::{Number, Slice};
 use crate::tiles;
-
-/// Numbers of a tensor.
-#[derive(Clone, Copy)]
-pub(crate) enum Slice<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [bf16]),
-}
 
 /// Lines of numbers in memory: number `k` of line `l` is number `first + l·line + k·along`.
 #[derive(Clone, Copy)]

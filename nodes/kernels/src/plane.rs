@@ -2,12 +2,25 @@
 
 use candle_core::{Tensor, bail};
 
-use crate::buffer::filled;
-use crate::dense::{Dense, fast, tensor};
+use half::bf16;
+
+use crate::buffer::{filled, with_scratch};
+use crate::dense::{Dense, fast, fast_mixed, tensor};
 use crate::layout::{Padding, check_activation};
 use crate::math;
+use crate::number::{Number, Slice};
 use crate::tier::by_tier;
 use crate::{Result, composite};
+
+/// Does the same with the numbers of a tensor, whatever their type.
+macro_rules! by_type {
+    ($dense:ident, $data:ident => $body:block) => {
+        match $dense.numbers().slice() {
+            Slice::F32($data) => $body,
+            Slice::Bf16($data) => $body,
+        }
+    };
+}
 
 /// x/‖x‖·√c·γ over the channels of each pixel (the norm at least 1e-12): the RMS norm of a video
 /// VAE.
@@ -15,7 +28,7 @@ use crate::{Result, composite};
 /// Shapes: `x` `[t, h, w, c]`, `gamma` `[c]`.
 pub fn channel_norm(x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
     check_gamma("channel_norm", x, gamma)?;
-    if !fast(&[x, gamma]) {
+    if !fast_mixed(&[x, gamma]) {
         return composite::channel_norm(x, gamma);
     }
     normalized(x, gamma, [0; 4], norm_line)
@@ -27,7 +40,7 @@ pub fn channel_norm(x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
 /// Shapes: as [`channel_norm`]; the result is `[t, top + h + bottom, left + w + right, c]`.
 pub fn channel_norm_silu(x: &Tensor, gamma: &Tensor, padding: Padding) -> Result<Tensor> {
     check_gamma("channel_norm_silu", x, gamma)?;
-    if !fast(&[x, gamma]) {
+    if !fast_mixed(&[x, gamma]) {
         return composite::pad_plane(&composite::channel_norm(x, gamma)?.silu()?, padding);
     }
     normalized(x, gamma, padding, norm_silu_line)
@@ -47,21 +60,42 @@ fn normalized(
     padding: Padding,
     line: impl Fn(&[f32], &[f32], &mut [f32]) + Sync + Send,
 ) -> Result<Tensor> {
-    let (x_dense, gamma) = (Dense::new(x)?, Dense::new(gamma)?);
-    let (data, gamma) = (x_dense.read(), gamma.read());
+    let gamma = Dense::widened(gamma)?;
+    let gamma = gamma.read();
     let root = (gamma.len() as f32).sqrt();
     let gamma: Vec<f32> = gamma.iter().map(|g| g * root).collect();
-    write_lines(x.dims4()?, padding, |_, y, source| {
-        line(&data[source.clone()], &gamma, y);
-    })
+    map_lines(x, padding, |_, x, y| line(x, &gamma, y))
+}
+
+/// The same planes with `padding` zeros around, line by line: `fill(row of all rows, line of the
+/// input, line to write)`, in f32 whatever the type of `x`.
+pub(crate) fn map_lines(
+    x: &Tensor,
+    padding: Padding,
+    fill: impl Fn(usize, &[f32], &mut [f32]) + Sync + Send,
+) -> Result<Tensor> {
+    let dense = Dense::new(x)?;
+    match dense.numbers().slice() {
+        Slice::F32(data) => write_lines(x.dims4()?, padding, |row, y, source| {
+            fill(row, &data[source], y);
+        }),
+        Slice::Bf16(data) => write_lines(x.dims4()?, padding, |row, y, source| {
+            with_scratch(2 * source.len(), |wide| {
+                let (x, wide) = wide.split_at_mut(source.len());
+                bf16::widen(&data[source], x);
+                fill(row, x, wide);
+                bf16::narrow(wide, y);
+            });
+        }),
+    }
 }
 
 /// Fills padded planes line by line: `fill(row of all rows, line to write, its range in the
 /// input)`.
-pub(crate) fn write_lines(
+pub(crate) fn write_lines<T: Number>(
     (t, h, w, c): (usize, usize, usize, usize),
     [top, bottom, left, right]: Padding,
-    fill: impl Fn(usize, &mut [f32], std::ops::Range<usize>) + Sync + Send,
+    fill: impl Fn(usize, &mut [T], std::ops::Range<usize>) + Sync + Send,
 ) -> Result<Tensor> {
     let (high, wide) = (top + h + bottom, left + w + right);
     let out = filled(t * high * wide * c, wide * c, |line, out| {
@@ -108,12 +142,14 @@ by_tier! {
 /// Shapes: `x` `[t, h, w, c]`; the result is `[t, top + h + bottom, left + w + right, c]`.
 pub fn pad_plane(x: &Tensor, padding: Padding) -> Result<Tensor> {
     check_activation("pad_plane", x)?;
-    if !fast(&[x]) {
+    if !fast_mixed(&[x]) {
         return composite::pad_plane(x, padding);
     }
     let dense = Dense::new(x)?;
-    let data = dense.read();
-    write_lines(x.dims4()?, padding, |_, y, source| y.copy_from_slice(&data[source]))
+    let size = x.dims4()?;
+    by_type!(dense, data => {
+        write_lines(size, padding, |_, y, source| y.copy_from_slice(&data[source]))
+    })
 }
 
 /// Doubles height and width, each pixel four times, with `padding` zeros around.
@@ -121,17 +157,18 @@ pub fn pad_plane(x: &Tensor, padding: Padding) -> Result<Tensor> {
 /// Shapes: `x` `[t, h, w, c]`; the result is `[t, top + 2h + bottom, left + 2w + right, c]`.
 pub fn upsample_nearest2(x: &Tensor, padding: Padding) -> Result<Tensor> {
     let [t, h, w, c] = check_activation("upsample_nearest2", x)?;
-    if !fast(&[x]) {
+    if !fast_mixed(&[x]) {
         return composite::upsample_nearest2(x, padding);
     }
     let dense = Dense::new(x)?;
-    let data = dense.read();
-    write_lines((t, 2 * h, 2 * w, c), padding, |row, y, _| {
-        let source = &data[row / 2 * w * c..][..w * c]; // rows of 2h over t frames halve as one
-        for (pixel, twice) in source.chunks_exact(c).zip(y.chunks_exact_mut(2 * c)) {
-            twice[..c].copy_from_slice(pixel);
-            twice[c..].copy_from_slice(pixel);
-        }
+    by_type!(dense, data => {
+        write_lines((t, 2 * h, 2 * w, c), padding, |row, y, _| {
+            let source = &data[row / 2 * w * c..][..w * c]; // rows of 2h over t frames halve as one
+            for (pixel, twice) in source.chunks_exact(c).zip(y.chunks_exact_mut(2 * c)) {
+                twice[..c].copy_from_slice(pixel);
+                twice[c..].copy_from_slice(pixel);
+            }
+        })
     })
 }
 
@@ -144,18 +181,19 @@ pub fn halves_to_frames(x: &Tensor) -> Result<Tensor> {
         bail!("halves_to_frames: {twice} channels");
     }
     let c = twice / 2;
-    if !fast(&[x]) {
+    if !fast_mixed(&[x]) {
         return composite::halves_to_frames(x);
     }
     let dense = Dense::new(x)?;
-    let data = dense.read();
-    write_lines((2 * t, h, w, c), [0; 4], |row, y, _| {
-        let (frame, line) = (row / h, row % h);
-        let source = &data[(frame / 2 * h + line) * w * twice..][..w * twice];
-        let half = frame % 2 * c;
-        for (pixel, y) in source.chunks_exact(twice).zip(y.chunks_exact_mut(c)) {
-            y.copy_from_slice(&pixel[half..half + c]);
-        }
+    by_type!(dense, data => {
+        write_lines((2 * t, h, w, c), [0; 4], |row, y, _| {
+            let (frame, line) = (row / h, row % h);
+            let source = &data[(frame / 2 * h + line) * w * twice..][..w * twice];
+            let half = frame % 2 * c;
+            for (pixel, y) in source.chunks_exact(twice).zip(y.chunks_exact_mut(c)) {
+                y.copy_from_slice(&pixel[half..half + c]);
+            }
+        })
     })
 }
 
@@ -183,7 +221,7 @@ pub fn pixel_shuffle(x: &Tensor, factor: usize, base: Option<&Tensor>) -> Result
     let (dense, base) = (Dense::new(x)?, Dense::optional(base)?);
     let (data, base) = (dense.read(), base.as_ref().map(Dense::read));
     let size = (t, h * factor, w * factor, c);
-    write_lines(size, [0; 4], |row, y, _| {
+    write_lines(size, [0; 4], |row, y: &mut [f32], _| {
         // Rows of h·factor over t frames divide as one.
         let (line, down) = (row / factor, row % factor);
         let source = &data[line * w * wide..][..w * wide];

@@ -8,8 +8,8 @@ use crate::buffer::with_scratch;
 use crate::kernel::{Kernel, are_whole_blocks};
 use crate::matrix::{TileMut, Unfilled, even_cuts};
 use crate::micro::COLUMNS;
-use crate::number::Number;
-use crate::pack::{Lines, PackedRows, RowBlocks, Slice};
+use crate::number::{Number, Slice};
+use crate::pack::{Lines, PackedRows, RowBlocks};
 use crate::packed::PackedMatrix;
 
 /// Words of a sum at a time: those of a panel fit the first-level cache.

@@ -424,7 +424,8 @@ mod tests {
     use super::*;
     use crate::kernel::Kernel;
     use crate::micro::Precision;
-    use crate::pack::{Lines, PackedRows, Slice};
+    use crate::number::Slice;
+    use crate::pack::{Lines, PackedRows};
     use crate::random::Random;
 
     /// Factors of bf16 and what a block of their product holds at first.
