@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use common::single::{
-    DIT, File, Stored, TEXT, Tensors, Widths, load, numbers, sample, transformer_of,
+    DIT, File, Stored, TEXT, Tensors, Widths, load, numbers, sample, sample_with, transformer_of,
 };
-use common::{Copied, Rig, handle, known, number, reference, text};
+use common::{Copied, Rig, fact_list, handle, int, known, number, reference, text};
 use kino_kernels::BlockType;
-use kino_node::{Conditioning, Ledger, Services, TensorFact, Value};
+use kino_node::{Conditioning, Control, ControlFact, Ledger, Services, TensorFact, Value};
 use kino_nodes::{DitHandle, TextHandle};
-use kino_port::{Fact, StepInfo};
+use kino_port::{Fact, Literal, StepInfo};
 use kino_world::Folders;
 use safetensors::Dtype;
 
@@ -47,8 +47,22 @@ fn notes(rig: &Rig) -> Vec<String> {
     rig.reports.lock().unwrap().iter().filter_map(|report| report.note.clone()).collect()
 }
 
-/// What the plan of [`sample`] says.
-fn planned(rig: &Rig, given: &[(&str, &str)]) -> StepInfo {
+/// What a run is given beside a transformer, latents and a text, and what is known of it.
+struct More {
+    values: Vec<(&'static str, Value)>,
+    facts: Vec<(&'static str, Fact)>,
+}
+
+impl More {
+    /// So many steps, and nothing else.
+    fn steps(count: i128) -> Self {
+        let (values, facts) = (vec![("steps", int(count))], vec![("steps", number(count))]);
+        More { values, facts }
+    }
+}
+
+/// What the plan of a run says.
+fn planned(rig: &Rig, given: &[(&str, &str)], more: &More) -> StepInfo {
     let known_given: Vec<_> = given.iter().map(|(port, path)| (*port, known(path))).collect();
     let dit = rig.fact("model.load", &known_given, DIT);
     let latent = Tensor::zeros((16, 1, 4, 4), DType::F32, &Device::Cpu).unwrap();
@@ -56,43 +70,51 @@ fn planned(rig: &Rig, given: &[(&str, &str)]) -> StepInfo {
     let latents = ("latents", Fact::typed(fact));
     let patches = rig.fact("patchify", &[("dit", dit.clone()), latents], 0);
     let fact = TensorFact { shape: vec![8, WIDTHS.text], dtype: DType::F32 };
-    let inputs =
-        [("dit", dit), ("patches", patches), ("text", Fact::typed(fact)), ("steps", number(2))];
-    rig.infer("dit.sample", &inputs).unwrap()
+    let inputs = [("dit", dit), ("patches", patches), ("text", Fact::typed(fact))];
+    rig.infer("dit.sample", &[&inputs[..], &more.facts].concat()).unwrap()
+}
+
+/// Two steps, see [`check_with`].
+#[track_caller]
+fn check(name: &str, given: &[(&str, &str)]) {
+    assert_eq!(check_with(name, given, BLOCKS, &More::steps(2)), Vec::<String>::new());
 }
 
 /// Samples with all weights in memory and in ever less of it: the same bytes, the ledger never over
-/// its budget, and the plan says what becomes of the blocks.
+/// its budget, and the plan says what becomes of the blocks. What is noted of the whole run is noted
+/// of the others, too; it is returned.
 #[track_caller]
-fn check(name: &str, given: &[(&str, &str)]) {
+fn check_with(name: &str, given: &[(&str, &str)], blocks: usize, more: &More) -> Vec<String> {
+    let sampled = |rig: &Rig, dit: &Value| sample_with(rig, dit, WIDTHS.text, &more.values);
     let whole = rig(name, u64::MAX);
     let dit = load(&whole, given, DIT);
-    let expected = bits(&sample(&whole, &dit, WIDTHS.text));
-    assert_eq!(notes(&whole), Vec::<String>::new());
-    let all = planned(&whole, given);
+    let expected = bits(&sampled(&whole, &dit));
+    let noted = notes(&whole);
+    let all = planned(&whole, given, more);
     assert_eq!(all.streamed, None);
     let weights = handle::<DitHandle>(&dit).weight_bytes();
     let run = all.memory - weights;
-    let mut before = BLOCKS;
+    let mut before = blocks;
     for share in [90, 70, 55] {
         let budget = weights * share / 100 + run;
         let little = rig(name, budget);
-        let plan = planned(&little, given);
+        let plan = planned(&little, given, more);
         let streamed = plan.streamed.unwrap_or_else(|| panic!("{name}, {share} %: in memory"));
-        assert_eq!(streamed.blocks, BLOCKS);
+        assert_eq!(streamed.blocks, blocks);
         assert!(streamed.resident <= before, "{name}, {share} %: {streamed:?}");
         assert!(plan.memory <= budget, "{name}, {share} %: {} of {budget}", plan.memory);
         before = streamed.resident;
-        let found = sample(&little, &load(&little, given, DIT), WIDTHS.text);
+        let found = sampled(&little, &load(&little, given, DIT));
         assert_eq!(bits(&found), expected, "{name}, {share} %");
         let (peak, used) = (little.services.ledger.peak(), little.services.ledger.used());
         assert!(peak <= budget && used <= peak, "{name}, {share} %: {peak} of {budget}");
-        assert_eq!(notes(&little), [streamed.to_string()]);
+        assert_eq!(notes(&little), [&[streamed.to_string()], &noted[..]].concat());
         if let [weights] = plan.weights.as_slice() {
             assert_eq!(little.services.ledger.resident(&[weights.id]), weights.bytes, "as planned");
         }
     }
-    assert!(before < BLOCKS / 2, "{name}: {before} stay");
+    assert!(before < blocks / 2, "{name}: {before} stay");
+    noted
 }
 
 /// The transformer with matrices of eight bits a number: E4M3 with scales, or whole numbers with a
@@ -197,6 +219,66 @@ fn two_experts() {
     check("streaming-experts", &[("transformer", high.path()), ("transformer_2", low.path())]);
 }
 
+/// Blocks beside the main ones, which read a control, are streamed side by side with those.
+#[test]
+fn blocks_that_read_a_control() {
+    const BESIDE: usize = BLOCKS / 2;
+    let mut tensors = transformer();
+    let copied = |(name, tensor): (&String, &Tensor)| {
+        let (index, inside) = name.strip_prefix("blocks.")?.split_once('.')?;
+        let is_one = index.parse::<usize>().is_ok_and(|index| index < BESIDE);
+        is_one.then(|| (format!("vace_blocks.{index}.{inside}"), (tensor * 0.8).unwrap()))
+    };
+    let beside: Tensors = tensors.iter().filter_map(copied).collect();
+    tensors.extend(beside);
+    let ends = (0..BESIDE).map(|index| format!("vace_blocks.{index}.after_proj"));
+    for (seed, layer) in ends.chain(["vace_blocks.0.before_proj".to_owned()]).enumerate() {
+        let weight = numbers(&[WIDTHS.dim, WIDTHS.dim], seed + 40);
+        tensors.insert(format!("{layer}.weight"), weight);
+        tensors.insert(format!("{layer}.bias"), numbers(&[WIDTHS.dim], seed + 50));
+    }
+    let embedding = numbers(&[WIDTHS.dim, 96, 1, 2, 2], 60);
+    tensors.insert("vace_patch_embedding.weight".to_owned(), embedding);
+    tensors.insert("vace_patch_embedding.bias".to_owned(), numbers(&[WIDTHS.dim], 61));
+    let file = File::of("vace.safetensors", &tensors);
+    let shape = [96, 1, 4, 4];
+    let control = |strength| {
+        let tensor = (numbers(&shape, 62) * 6.0).unwrap();
+        let control = Control { tensor, references: 0, strength, space: None };
+        ("control", Value::List(vec![(None, Value::from(control))].into()))
+    };
+    let fact = ControlFact { shape: shape.map(Some), references: 0, space: None };
+    let mut more = More::steps(2);
+    more.values.push(control(1.0));
+    more.facts.push(("control", fact_list(&[("control", Fact::typed(fact))])));
+    let given = [("transformer", file.path())];
+    check_with("streaming-control", &given, BLOCKS + BESIDE, &more);
+    // It counts, and one that does not reads no block beside the main ones.
+    let rig = rig("streaming-control", u64::MAX);
+    let dit = load(&rig, &given, DIT);
+    let led = |strength| {
+        let more = [("steps", int(2)), control(strength)];
+        bits(&sample_with(&rig, &dit, WIDTHS.text, &more))
+    };
+    assert_ne!(led(1.0), led(0.0));
+}
+
+/// A pass that is reused reads the first block alone, and the pass after it reads all again.
+#[test]
+fn a_step_cache() {
+    let file = File::of("cached.safetensors", &transformer());
+    let mut more = More::steps(7);
+    more.values.extend([("cache", Value::Real(0.35)), ("cache_kind", text("first_block"))]);
+    more.facts.extend([
+        ("cache", Fact::Literal(Literal::Real(0.35))),
+        ("cache_kind", known("first_block")),
+    ]);
+    let noted = check_with("streaming-cache", &[("transformer", file.path())], BLOCKS, &more);
+    let [noted] = noted.as_slice() else { panic!("{noted:?}") };
+    let reused = noted.strip_prefix("step cache: ").and_then(|rest| rest.split_once(" of 14 "));
+    assert!(reused.is_some_and(|(reused, _)| reused.parse::<usize>().unwrap() > 0), "{noted}");
+}
+
 #[test]
 fn a_lora_beside_weights_that_are_streamed() {
     let file = File::of("base.safetensors", &transformer());
@@ -285,7 +367,7 @@ fn a_text_encoder() {
 fn files_that_change_while_they_are_streamed() {
     let file = File::of("changing.safetensors", &transformer());
     let given = [("transformer", file.path())];
-    let plan = planned(&rig("streaming-changing", u64::MAX), &given);
+    let plan = planned(&rig("streaming-changing", u64::MAX), &given, &More::steps(2));
     let little = rig("streaming-changing", plan.memory * 3 / 4);
     let dit = load(&little, &given, DIT);
     sample(&little, &dit, WIDTHS.text);

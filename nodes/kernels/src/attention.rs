@@ -52,7 +52,40 @@ pub fn attention_with_bias(
         return composite::attention_with_bias(q, k, v, bias, scale);
     }
     let shape = (q.dim(0)?, q.dim(1)?, k.dim(1)?);
-    on_cpu(q, k, v, Some(&bias.broadcast_as(shape)?), scale)
+    let bias = Dense::new(&bias.broadcast_as(shape)?)?;
+    on_cpu(q, k, v, Some(Bias::Pairs(bias.numbers())), scale)
+}
+
+/// Softmax(q·kᵀ·scale + bias)·v, as [`attention`], where the bias of a pair depends on how far apart
+/// the two stand: no bias of pairs ever exists.
+///
+/// Shapes: as [`attention`]; `bias` `[heads, n + m − 1]`: that of query i and key j is number
+/// j − i + n − 1 of a head.
+pub fn attention_by_distance(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    bias: &Tensor,
+    scale: f64,
+) -> Result<Tensor> {
+    check(q, k, v)?;
+    let (heads, n, m) = (q.dim(0)?, q.dim(1)?, k.dim(1)?);
+    if bias.dims() != [heads, (n + m).saturating_sub(1)] {
+        bail!("attention: biases {:?} of {heads} heads, {n} queries, {m} keys", bias.dims());
+    }
+    if !is_fast(&[q, k, v]) || !fast_mixed(&[bias]) {
+        return composite::attention_by_distance(q, k, v, bias, scale);
+    }
+    let bias = Dense::new(bias)?;
+    on_cpu(q, k, v, Some(Bias::Distances(bias.numbers())), scale)
+}
+
+/// What is added to scores.
+enum Bias<'a> {
+    /// `[heads, n, m]`
+    Pairs(Numbers<'a>),
+    /// `[heads, n + m − 1]`, by distance.
+    Distances(Numbers<'a>),
 }
 
 /// Whether the fast path may take queries, keys and values: of one type.
@@ -60,7 +93,13 @@ fn is_fast(tensors: &[&Tensor; 3]) -> bool {
     fast_mixed(tensors) && tensors.iter().all(|t| t.dtype() == tensors[0].dtype())
 }
 
-fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, scale: f64) -> Result<Tensor> {
+fn on_cpu(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    bias: Option<Bias<'_>>,
+    scale: f64,
+) -> Result<Tensor> {
     let (heads, n, d) = q.dims3()?;
     let by_token = heads > 1 && q.stride()[0] < q.stride()[1];
     let precision = Precision::of(q.dtype());
@@ -70,12 +109,12 @@ fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, scale: f64)
     let keys = PackedMatrix::of_heads(|head| keys.head(head), precision, heads, [m, d])?;
     let values =
         PackedMatrix::of_heads(|head| values.head(head).transposed(), precision, heads, [d, m])?;
-    let (queries, bias) = (Operand::new(q)?, bias.map(Dense::new).transpose()?);
+    let queries = Operand::new(q)?;
     let job = Job {
         queries: queries.read()?,
         keys: &keys,
         values: &values,
-        bias: bias.as_ref().map(Dense::numbers),
+        bias,
         kernel: Kernel::of(precision, n),
         scale: scale as f32,
         size: [n, m, d],
@@ -136,8 +175,7 @@ struct Job<'a> {
     /// `[m, d]` and `[d, m]` of each head.
     keys: &'a [PackedMatrix],
     values: &'a [PackedMatrix],
-    /// `[heads, n, m]`
-    bias: Option<Numbers<'a>>,
+    bias: Option<Bias<'a>>,
     kernel: Kernel,
     scale: f32,
     /// Queries, keys, width of a head.
@@ -225,7 +263,10 @@ impl Job<'_> {
     fn biased(&self, scores: &mut [f32], head: usize, query: usize, start: usize) -> f32 {
         let Some(bias) = &self.bias else { return self.scale };
         let [n, m, _] = self.size;
-        let first = (head * n + query) * m + start;
+        let (bias, first) = match bias {
+            Bias::Pairs(bias) => (bias, (head * n + query) * m + start),
+            Bias::Distances(bias) => (bias, head * (n + m - 1) + n - 1 - query + start),
+        };
         bias.with(first..first + scores.len(), |bias| add_scaled(scores, self.scale, bias));
         1.0
     }

@@ -21,6 +21,7 @@ use crate::blocks::{BlockType, Parts};
 use crate::buffer::filled;
 use crate::micro::{COLUMNS, Precision};
 use crate::number::round;
+use crate::recycle::Reused;
 use crate::tier::by_tier;
 
 /// A matrix of blocks in panels of 32 rows.
@@ -28,7 +29,7 @@ use crate::tier::by_tier;
 pub(crate) struct BlockPanels {
     form: BlockType,
     /// `[panels, blocks of a row, bytes of a block of a panel]`
-    bytes: Arc<Vec<u8>>,
+    bytes: Arc<Reused<u8>>,
     /// Bytes of a panel.
     panel: usize,
 }
@@ -68,25 +69,37 @@ const fn bytes_of(form: BlockType) -> usize {
 }
 
 impl BlockPanels {
+    /// Those of a matrix, packed by [`BlockPanels::pack_panel`].
+    pub(crate) fn new(form: BlockType, bytes: Reused<u8>, panel: usize) -> Self {
+        Self { form, bytes: Arc::new(bytes), panel }
+    }
+
     /// Packs rows of blocks, `row` bytes each.
     pub(crate) fn pack(form: BlockType, rows: &[u8], row: usize) -> Result<Self> {
         let out = rows.len() / row.max(1);
-        let blocks = row / form.bytes();
-        let places = Places::of(form);
-        let panel = blocks * places.end;
+        let panel = Self::panel_bytes(form, row);
         let bytes = filled(out.div_ceil(COLUMNS) * panel, panel, |index, panel| {
-            let first = index * COLUMNS;
-            let rows = rows[first * row..].chunks_exact(row).take(COLUMNS);
-            let mut parts = Parts::new();
-            for (column, row) in rows.enumerate() {
-                let blocks = row.chunks_exact(form.bytes());
-                for (block, out) in blocks.zip(panel.chunks_exact_mut(places.end)) {
-                    parts.read(form, block);
-                    put(form, places, &parts, column, out);
-                }
-            }
+            Self::pack_panel(form, &rows[index * COLUMNS * row..], row, panel);
         })?;
-        Ok(Self { form, bytes: Arc::new(bytes), panel })
+        Ok(Self::new(form, bytes.into(), panel))
+    }
+
+    /// Bytes of a panel of rows of `row` bytes.
+    pub(crate) fn panel_bytes(form: BlockType, row: usize) -> usize {
+        row / form.bytes() * Places::of(form).end
+    }
+
+    /// Packs up to 32 rows into a panel, which is zeros.
+    pub(crate) fn pack_panel(form: BlockType, rows: &[u8], row: usize, panel: &mut [u8]) {
+        let places = Places::of(form);
+        let mut parts = Parts::new();
+        for (column, row) in rows.chunks_exact(row).take(COLUMNS).enumerate() {
+            let blocks = row.chunks_exact(form.bytes());
+            for (block, out) in blocks.zip(panel.chunks_exact_mut(places.end)) {
+                parts.read(form, block);
+                put(form, places, &parts, column, out);
+            }
+        }
     }
 
     /// The memory that it takes.

@@ -130,6 +130,21 @@ pub fn attention_with_bias(
     softmax_last(&scores)?.matmul(&v.contiguous()?)
 }
 
+/// See [`crate::attention_by_distance`].
+pub fn attention_by_distance(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    bias: &Tensor,
+    scale: f64,
+) -> Result<Tensor> {
+    let (heads, n, m) = (q.dim(0)?, q.dim(1)?, k.dim(1)?);
+    let pairs = (0..n).flat_map(|query| (0..m).map(move |key| (key + n - 1 - query) as u32));
+    let pairs = Tensor::from_iter(pairs, q.device())?;
+    let bias = bias.contiguous()?.index_select(&pairs, 1)?.reshape((heads, n, m))?;
+    attention_with_bias(q, k, v, &bias, scale)
+}
+
 /// See [`crate::layer_norm`].
 pub fn layer_norm(
     x: &Tensor,

@@ -72,11 +72,13 @@ mod norm;
 mod number;
 mod pack;
 mod packed;
+mod pieces;
 mod plane;
 mod product;
 mod quantize;
 #[cfg(test)]
 mod random;
+mod recycle;
 mod resize;
 mod rotate;
 mod rows;
@@ -88,7 +90,7 @@ pub use activation::{
     add, clamp_finite, gelu, gelu_tanh, multiply, rms_norm_rope, rope_interleaved, silu,
     span_attention,
 };
-pub use attention::{attention, attention_with_bias};
+pub use attention::{attention, attention_by_distance, attention_with_bias};
 pub use blocks::{BlockType, widen_blocks, widen_rows};
 pub use cancel::{
     CancelGuard, IsCancelled, cancellation, cancelled_by, check_cancelled, is_cancelled,
@@ -104,11 +106,13 @@ pub use linear::{LinearEpilogue, linear, linear_blocks, linear_e4m3, linear_int8
 pub use micro::Precision;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
 pub use packed::PackedMatrix;
+pub use pieces::PieceWise;
 pub use plane::{
     channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,
 };
 pub use product::PACKED_ROWS;
 pub use quantize::{E4M3_MAX, quantize_blocks, to_e4m3};
+pub use recycle::Recycler;
 pub use resize::{resize, resize_levels};
 pub use rotate::rotate_groups;
 pub use tier::{CPU_VARIABLE, check_cpu, has_bf16_products, machine, threads, tier};

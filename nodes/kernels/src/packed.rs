@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, DType, Device, Error, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::Result;
@@ -16,10 +16,8 @@ use crate::dense::Dense;
 use crate::e4m3;
 use crate::micro::{COLUMNS, Precision};
 use crate::pack::Lines;
-
-/// Numbers of a matrix that are read at a time: as bytes, and packed, they fit into the cache of a
-/// core.
-const PIECE: usize = 1 << 18;
+use crate::recycle::Reused;
+use crate::tier::by_tier;
 
 /// A matrix `[out, inner]` in panels of 32 rows, each interleaved along its rows; the last panel is
 /// filled with zeros. It takes as much memory as its numbers, and is cheap to clone.
@@ -43,13 +41,13 @@ pub(crate) enum SumScale<'a> {
 }
 
 #[derive(Clone)]
-enum Data {
+pub(crate) enum Data {
     /// `[panels, words of a row, 32]`
-    Words(Arc<Vec<u32>>),
+    Words(Arc<Reused<u32>>),
     /// `[panels, inner, 32]`, a byte a number (E4M3), and what each number is multiplied by.
-    E4m3(Arc<Vec<u8>>, f32),
+    E4m3(Arc<Reused<u8>>, f32),
     /// The same of whole numbers, and what those of a row are multiplied by.
-    Int8(Arc<Vec<u8>>, Arc<Vec<f32>>),
+    Int8(Arc<Reused<u8>>, Arc<[f32]>),
     /// Blocks that share their scales.
     Blocks(BlockPanels),
 }
@@ -72,7 +70,7 @@ impl PackedMatrix {
             let count = COLUMNS.min(out - first);
             lines.skip(first).pack_panel(precision, count, 0..inner, words);
         })?;
-        Ok(Self::new(Data::Words(Arc::new(words)), precision, [out, inner]))
+        Ok(Self::new(Data::Words(Arc::new(words.into())), precision, [out, inner]))
     }
 
     /// Packs a matrix of each head, `lines(head)`, in parallel.
@@ -97,7 +95,7 @@ impl PackedMatrix {
                 let count = COLUMNS.min(out - first);
                 lines.skip(first).pack_panel(precision, count, 0..inner, words);
             }
-            Self::new(Data::Words(Arc::new(words)), precision, [out, inner])
+            Self::new(Data::Words(Arc::new(words.into())), precision, [out, inner])
         });
         let packed = packed.collect();
         cancel.check()?;
@@ -113,7 +111,7 @@ impl PackedMatrix {
     /// When it is no matrix, of another type, or on another device.
     pub fn pack_e4m3(bytes: &Tensor, scale: f32, precision: Precision) -> Result<Self> {
         let (packed, size) = interleaved(bytes)?;
-        Ok(Self::new(Data::E4m3(Arc::new(packed), scale), precision, size))
+        Ok(Self::new(Data::E4m3(Arc::new(packed.into()), scale), precision, size))
     }
 
     /// Packs a matrix of whole numbers of eight bits, those of row i times `scales[i]`. They stay
@@ -137,8 +135,8 @@ impl PackedMatrix {
             let (shape, dtype) = (scales.dims(), scales.dtype());
             bail!("linear: scales {shape:?} in {dtype:?} of {} rows, expected F32", size[0]);
         }
-        let data = Data::Int8(Arc::new(packed), Arc::new(scales.to_vec1()?));
-        Ok(Self { rotated, ..Self::new(data, precision, size) })
+        let data = Data::Int8(Arc::new(packed.into()), scales.to_vec1()?.into());
+        Ok(Self::new(data, precision, size).rotated_by(rotated))
     }
 
     /// Packs a matrix that is held in blocks. They stay as they are, and are widened where they are
@@ -155,70 +153,13 @@ impl PackedMatrix {
         Ok(Self::new(Data::Blocks(panels), precision, [out, inner]))
     }
 
-    fn new(data: Data, precision: Precision, [out, inner]: [usize; 2]) -> Self {
+    pub(crate) fn new(data: Data, precision: Precision, [out, inner]: [usize; 2]) -> Self {
         Self { data, precision, out, inner, rotated: None }
     }
 
-    /// Packs a matrix `[out, inner]` that is read piece by piece, on this thread: only a piece of it
-    /// is ever held a second time, and no more than the processor's cache holds. `read` gives rows
-    /// as [`PackedMatrix::pack`] takes them, or where there is a `scale` those that
-    /// [`PackedMatrix::pack_e4m3`] takes; it is asked for them in order.
-    ///
-    /// # Errors
-    /// When `read` fails, what it gives is of another shape or type, or there is no memory.
-    pub fn pack_pieces<E: From<Error>>(
-        [out, inner]: [usize; 2],
-        (precision, scale): (Precision, Option<f32>),
-        mut read: impl FnMut(Range<usize>) -> std::result::Result<Tensor, E>,
-    ) -> std::result::Result<Self, E> {
-        let rows = (PIECE / inner.max(1) / COLUMNS).max(1) * COLUMNS;
-        let pieces = (0..out).step_by(rows).map(|first| first..(first + rows).min(out));
-        let mut pieces = pieces.map(|rows| {
-            let piece = read(rows.clone())?;
-            match piece.dims() == [rows.len(), inner] {
-                true => Ok(piece),
-                false => Err(E::from(Error::Msg(format!("rows {:?}", piece.dims())))),
-            }
-        });
-        let panels = out.div_ceil(COLUMNS);
-        let data = match scale {
-            Some(scale) => {
-                let panel = inner * COLUMNS;
-                let mut packed: Vec<u8> = with_room(panels * panel)?;
-                pieces.try_for_each(|piece| {
-                    with_bytes(&piece?, |rows| {
-                        for rows in rows.chunks(panel.max(1)) {
-                            let start = packed.len();
-                            packed.resize(start + panel, 0);
-                            interleave(rows, inner, &mut packed[start..]);
-                        }
-                        Ok(())
-                    })
-                    .map_err(E::from)
-                })?;
-                Data::E4m3(Arc::new(packed), scale)
-            }
-            None => {
-                let panel = precision.words(inner) * COLUMNS;
-                let mut words: Vec<u32> = with_room(panels * panel)?;
-                pieces.try_for_each(|piece| {
-                    let piece = piece?;
-                    let (count, dense) = (piece.dim(0)?, Dense::new(&piece)?);
-                    let numbers = dense.numbers();
-                    let lines = Lines::rows(numbers.slice(), inner);
-                    for first in (0..count).step_by(COLUMNS) {
-                        let start = words.len();
-                        words.resize(start + panel, 0);
-                        let count = COLUMNS.min(count - first);
-                        let lines = lines.skip(first);
-                        lines.pack_panel(precision, count, 0..inner, &mut words[start..]);
-                    }
-                    Ok::<(), E>(())
-                })?;
-                Data::Words(Arc::new(words))
-            }
-        };
-        Ok(Self::new(data, precision, [out, inner]))
+    /// The same, of whose rows so many numbers were rotated together.
+    pub(crate) fn rotated_by(self, rotated: Option<usize>) -> Self {
+        Self { rotated, ..self }
     }
 
     /// Rows and columns, `[out, inner]`.
@@ -299,13 +240,54 @@ impl PackedMatrix {
     }
 }
 
-/// Interleaves up to 32 rows of `inner` bytes: a panel, which is zeros.
-fn interleave(rows: &[u8], inner: usize, panel: &mut [u8]) {
-    let rows = rows.chunks_exact(inner.max(1)).take(COLUMNS);
-    for (column, row) in rows.enumerate() {
-        let places = panel[column..].iter_mut().step_by(COLUMNS);
-        places.zip(row).for_each(|(place, byte)| *place = *byte);
+by_tier! {
+    /// Interleaves up to 32 rows of `inner` bytes: a panel, which is zeros.
+    pub(crate) fn interleave<FMA>(rows: &[u8], inner: usize, panel: &mut [u8]) {
+        let count = (rows.len() / inner.max(1)).min(COLUMNS);
+        let whole = inner - inner % SQUARE;
+        for first in (0..count).step_by(SQUARE) {
+            let rows = &rows[first * inner..];
+            let count = SQUARE.min(count - first);
+            for start in (0..whole).step_by(SQUARE) {
+                let mut square = [[0; SQUARE]; SQUARE];
+                for (row, numbers) in square.iter_mut().zip(rows.chunks_exact(inner)).take(count) {
+                    row.copy_from_slice(&numbers[start..start + SQUARE]);
+                }
+                let panel = panel[start * COLUMNS..].chunks_exact_mut(COLUMNS);
+                for (column, numbers) in panel.zip(transposed(square)) {
+                    column[first..first + SQUARE].copy_from_slice(&numbers);
+                }
+            }
+            for (column, row) in rows.chunks_exact(inner).take(count).enumerate() {
+                let places = panel[whole * COLUMNS..].chunks_exact_mut(COLUMNS);
+                places.zip(&row[whole..]).for_each(|(places, byte)| places[first + column] = *byte);
+            }
+        }
     }
+}
+
+/// Rows and columns of a square of bytes that registers hold.
+const SQUARE: usize = 16;
+
+/// Rows become columns: where rows i and i + 8 are interleaved, the highest bit of a row's number
+/// becomes the lowest of a column's; after four times all have.
+#[inline(always)]
+fn transposed(mut square: [[u8; SQUARE]; SQUARE]) -> [[u8; SQUARE]; SQUARE] {
+    for _ in 0..SQUARE.ilog2() {
+        let mut next = [[0; SQUARE]; SQUARE];
+        for row in 0..SQUARE / 2 {
+            let (one, other) = (square[row], square[row + SQUARE / 2]);
+            for half in 0..2 {
+                for column in 0..SQUARE / 2 {
+                    let from = half * SQUARE / 2 + column;
+                    next[2 * row + half][2 * column] = one[from];
+                    next[2 * row + half][2 * column + 1] = other[from];
+                }
+            }
+        }
+        square = next;
+    }
+    square
 }
 
 /// The bytes of a matrix as `[panels, inner, 32]`, and its rows and columns.
@@ -334,15 +316,6 @@ fn with_bytes<R>(matrix: &Tensor, read: impl FnOnce(&[u8]) -> Result<R>) -> Resu
     read(&all[layout.start_offset()..][..matrix.elem_count()])
 }
 
-/// An empty vector with room for so many numbers.
-fn with_room<T>(count: usize) -> Result<Vec<T>> {
-    let mut room = Vec::new();
-    if room.try_reserve_exact(count).is_err() {
-        bail!("there is no memory for a weight of {} bytes", count * size_of::<T>());
-    }
-    Ok(room)
-}
-
 impl fmt::Debug for PackedMatrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held = match &self.data {
@@ -352,55 +325,5 @@ impl fmt::Debug for PackedMatrix {
             Data::Blocks(panels) => panels.name(),
         };
         write!(f, "PackedMatrix({:?}, {held}, {:?})", self.dims(), self.precision)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// All panels, widened.
-    fn words(matrix: &PackedMatrix) -> Vec<u32> {
-        let mut room = Vec::new();
-        let panel = |index| matrix.panel(index, 0..matrix.depth(), &mut room).to_vec();
-        (0..matrix.panels()).flat_map(panel).collect()
-    }
-
-    /// Read in pieces, the last of which may be no whole panel, or at once: the same.
-    #[test]
-    fn a_matrix_is_packed_in_pieces_as_it_is_at_once() {
-        let cpu = Device::Cpu;
-        for [out, inner] in [[1, 7], [33, 5000], [100, 5000], [128, 4096], [31, 1], [70, 10_000]] {
-            let wave = |i: usize| ((i * 7919) as f64 * 0.618_034).fract() as f32 - 0.5;
-            let wide = Tensor::from_vec((0..out * inner).map(wave).collect(), (out, inner), &cpu);
-            let wide: Tensor = wide.unwrap();
-            let narrow = wide.to_dtype(DType::BF16).unwrap();
-            let bytes: Vec<u8> = (0..out * inner).map(|i| (i * 31 % 251) as u8 & 0x7e).collect();
-            let bytes = Tensor::from_vec(bytes, (out, inner), &cpu).unwrap();
-            for precision in [Precision::F32, Precision::Bf16] {
-                for (matrix, scale) in [(&wide, None), (&narrow, None), (&bytes, Some(0.5))] {
-                    let mut asked = 0;
-                    let pieces =
-                        PackedMatrix::pack_pieces([out, inner], (precision, scale), |rows| {
-                            assert_eq!(rows.start, asked);
-                            asked = rows.end;
-                            matrix.narrow(0, rows.start, rows.len())
-                        });
-                    let pieces: Result<PackedMatrix> = pieces;
-                    let whole = match scale {
-                        None => PackedMatrix::pack(matrix, precision),
-                        Some(scale) => PackedMatrix::pack_e4m3(matrix, scale, precision),
-                    };
-                    let (pieces, whole) = (pieces.unwrap(), whole.unwrap());
-                    assert_eq!(asked, out);
-                    assert!(words(&pieces) == words(&whole), "[{out}, {inner}], {precision:?}");
-                    assert_eq!(pieces.scale(), whole.scale());
-                }
-            }
-        }
-        let of_another = Tensor::zeros((2, 3), DType::BF16, &cpu).unwrap();
-        let read = |_| Ok::<_, Error>(of_another.clone());
-        assert!(PackedMatrix::pack_pieces([2, 4], (Precision::F32, None), read).is_err());
-        assert!(PackedMatrix::pack_pieces([2, 3], (Precision::F32, Some(1.0)), read).is_err());
     }
 }

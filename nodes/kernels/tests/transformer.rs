@@ -161,6 +161,25 @@ fn attention_with_bias_equals_its_composite_form() {
 }
 
 #[test]
+fn attention_by_distance_equals_its_composite_form_and_that_with_a_bias_of_pairs() {
+    let mut random = Random::new(7);
+    for (n, m) in [(7, 9), (9, 7), (1, 4), (70, 700)] {
+        let (q, k, v) =
+            (random.tensor(&[3, n, 4]), random.tensor(&[3, m, 4]), random.tensor(&[3, m, 4]));
+        let bias = random.tensor(&[3, n + m - 1]);
+        let found = kino_kernels::attention_by_distance(&q, &k, &v, &bias, 0.3).unwrap();
+        let expected = composite::attention_by_distance(&q, &k, &v, &bias, 0.3).unwrap();
+        close(&found, &expected, 1e-5);
+        // Of query i and key j: number j − i + n − 1.
+        let rows = (0..n).map(|query| bias.narrow(1, n - 1 - query, m).unwrap());
+        let pairs = Tensor::stack(&rows.collect::<Vec<_>>(), 1).unwrap();
+        same(&found, &kino_kernels::attention_with_bias(&q, &k, &v, &pairs, 0.3).unwrap());
+        let narrow = bias.narrow(1, 0, n + m - 2).unwrap();
+        assert!(kino_kernels::attention_by_distance(&q, &k, &v, &narrow, 0.3).is_err());
+    }
+}
+
+#[test]
 fn norms_equal_their_composite_forms() {
     let mut random = Random::new(6);
     for shape in [vec![1, 1], vec![5, 17], vec![3, 4, 192], vec![33, 1536]] {
@@ -240,6 +259,10 @@ fn all(x: &Tensor, row: &Tensor, weight: &Tensor, cos: &Tensor) -> Vec<Result<Te
         kino_kernels::softmax_last(x),
         heads(x).and_then(|x| kino_kernels::attention(&x, &x, &x, 0.2)),
         heads(x).and_then(|q| kino_kernels::attention_with_bias(&q, &q, &q, &q, 0.2)),
+        heads(x).and_then(|q| {
+            let distances = x.flatten_all()?.narrow(0, 0, 2 * q.dim(1)? - 1)?.unsqueeze(0)?;
+            kino_kernels::attention_by_distance(&q, &q, &q, &distances, 0.2)
+        }),
         tokens(x).and_then(|x| kino_kernels::rope_interleaved(&x, cos, cos)),
         kino_kernels::rms_norm_rope(x, row, 1e-6, 1, (cos, cos)),
     ]

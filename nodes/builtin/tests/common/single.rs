@@ -142,11 +142,16 @@ pub const VAE: usize = 3;
 
 /// Two steps of a transformer that reads texts of this width.
 pub fn sample(rig: &Rig, dit: &Value, text: usize) -> Tensor {
+    sample_with(rig, dit, text, &[("steps", int(2))])
+}
+
+/// So many steps as `more` says, with what else it gives.
+pub fn sample_with(rig: &Rig, dit: &Value, text: usize, more: &[(&str, Value)]) -> Tensor {
     let latents = ("latents", Value::Tensor((numbers(&[16, 1, 4, 4], 3) * 6.0).unwrap()));
     let patches = rig.one("patchify", &[("dit", dit.clone()), latents]);
     let rows = Value::Tensor(numbers(&[8, text], 5));
-    let inputs = [("dit", dit.clone()), ("patches", patches), ("text", rows), ("steps", int(2))];
-    rig.one("dit.sample", &inputs).tensor().unwrap()
+    let inputs = [("dit", dit.clone()), ("patches", patches), ("text", rows)];
+    rig.one("dit.sample", &[&inputs[..], more].concat()).tensor().unwrap()
 }
 
 /// A checkpoint in a folder, or of a file alone, with the part that the file is.

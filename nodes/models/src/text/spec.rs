@@ -46,13 +46,14 @@ impl TextEncoderSpec for T5Spec {
         &self.outputs
     }
 
-    /// One layer is alive at a time: its attention of all heads and its two inner activations.
+    /// One layer is alive at a time, in attention with its queries, keys and values, the latter two
+    /// packed as well, or in its feed-forward with its two inner activations.
     fn memory(&self, _: DType) -> u64 {
         let (config, rows) = (&self.config, self.outputs[0].rows.unwrap_or(1) as u128);
         let wide = |n: usize| n as u128;
-        let layer = rows
-            * (8 * wide(config.d_model) + 3 * wide(config.d_ff) + rows * wide(config.num_heads));
-        u64::try_from(4 * layer).unwrap_or(u64::MAX)
+        let attended = wide(config.num_heads) * wide(config.d_kv);
+        let layer = 3 * wide(config.d_model) + (6 * attended).max(2 * wide(config.d_ff));
+        u64::try_from(4 * rows * layer).unwrap_or(u64::MAX)
     }
 
     fn load(&self, checkpoint: &Checkpoint, weights: &Weights) -> Result<Arc<dyn TextEncoder>> {

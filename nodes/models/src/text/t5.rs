@@ -61,7 +61,7 @@ impl T5 {
     /// When a token lies outside the vocabulary, or `check_cancel` cancels.
     pub fn encode(&self, ids: &[u32], check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         let mut x = self.embed(ids)?;
-        let buckets = self.bucket_table(ids.len())?;
+        let buckets = self.distance_buckets(ids.len())?;
         let mut bias = None;
         let mut layers = self.layers.pass(0..self.layers.len())?;
         for index in 0..self.layers.len() {
@@ -70,7 +70,7 @@ impl T5 {
                 bias = layer.relative_bias(&buckets)?.or(bias.take());
                 let bias = bias.as_ref();
                 let bias = bias.ok_or_else(|| Error::input("no layer has relative biases"))?;
-                layer.forward(&x, bias)
+                layer.forward(x, bias)
             })?;
             check_cancel()?;
         }
@@ -97,16 +97,15 @@ impl T5 {
         self.embedding.lookup(ids)
     }
 
-    /// The bucket of each pair of tokens, query-major. Shape: `[tokens·tokens]`.
+    /// The bucket of each distance between tokens, from 1 − tokens to tokens − 1. Shape:
+    /// `[2·tokens − 1]`.
     ///
     /// # Errors
     /// When the device refuses the tensor.
-    pub fn bucket_table(&self, tokens: usize) -> Result<Tensor> {
+    pub fn distance_buckets(&self, tokens: usize) -> Result<Tensor> {
         let tokens = tokens as i64;
-        let pairs = (0..tokens).flat_map(|query| (0..tokens).map(move |key| key - query));
-        let table: Vec<u32> =
-            pairs.map(|rel| relative_bucket(rel, self.buckets, self.max_distance)).collect();
-        Ok(Tensor::from_vec(table, (tokens * tokens) as usize, self.embedding.device())?)
+        let bucket = |rel| relative_bucket(rel, self.buckets, self.max_distance);
+        Ok(Tensor::from_iter((1 - tokens..tokens).map(bucket), self.embedding.device())?)
     }
 }
 
@@ -173,11 +172,16 @@ impl Layer {
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn forward(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        let x = self.attended(x, bias, LinearEpilogue::Add(x))?;
-        let y = self.forward_norm.forward(&x)?;
-        let gate = self.gate.finished(&y, LinearEpilogue::GeluTanh)?;
-        let gated = self.up.finished(&y, LinearEpilogue::Times(&gate))?;
+    pub fn forward(&self, x: Tensor, bias: &Tensor) -> Result<Tensor> {
+        let x = {
+            let before = x;
+            self.attended(&before, bias, LinearEpilogue::Add(&before))?
+        };
+        let gated = {
+            let y = self.forward_norm.forward(&x)?;
+            let gate = self.gate.finished(&y, LinearEpilogue::GeluTanh)?;
+            self.up.finished(&y, LinearEpilogue::Times(&gate))?
+        };
         self.down.finished(&gated, LinearEpilogue::Add(&x))
     }
 
@@ -191,29 +195,29 @@ impl Layer {
 
     /// Self-attention, and what `epilogue` makes of it.
     fn attended(&self, x: &Tensor, bias: &Tensor, epilogue: LinearEpilogue<'_>) -> Result<Tensor> {
-        let y = self.attention_norm.forward(x)?;
-        let tokens = y.dim(0)?;
-        let split = |t: Tensor| -> Result<Tensor> {
-            Ok(t.reshape((tokens, self.heads, ()))?.transpose(0, 1)?) // [heads, tokens, d_kv]
+        let (tokens, _) = x.dims2()?;
+        let mixed = {
+            let [query, key, value] = {
+                let y = self.attention_norm.forward(x)?;
+                let split = |linear: &Linear| -> Result<Tensor> {
+                    let heads = linear.forward(&y)?.reshape((tokens, self.heads, ()))?;
+                    Ok(heads.transpose(0, 1)?) // [heads, tokens, d_kv]
+                };
+                [split(&self.query)?, split(&self.key)?, split(&self.value)?]
+            };
+            kernels::attention_by_distance(&query, &key, &value, bias, 1.0)?
         };
-        let query = split(self.query.forward(&y)?)?;
-        let key = split(self.key.forward(&y)?)?;
-        let value = split(self.value.forward(&y)?)?;
-        let mixed = kernels::attention_with_bias(&query, &key, &value, bias, 1.0)?;
         let mixed = mixed.transpose(0, 1)?.reshape((tokens, ()))?; // [tokens, heads·d_kv]
         self.out.finished(&mixed, epilogue)
     }
 
-    /// What its own table adds to the scores of each pair of tokens, `[heads, tokens, tokens]`; none
-    /// where it has no table. `buckets` is [`T5::bucket_table`].
+    /// What its own table adds to the scores of tokens so far apart, `[heads, 2·tokens − 1]`; none
+    /// where it has no table. `buckets` is [`T5::distance_buckets`].
     ///
     /// # Errors
-    /// When `buckets` is not a square of tokens.
+    /// When a bucket is none of the table.
     pub fn relative_bias(&self, buckets: &Tensor) -> Result<Option<Tensor>> {
         let Some(table) = &self.bias else { return Ok(None) };
-        let tokens = buckets.dim(0)?.isqrt();
-        // The small table is turned, not what is made of it.
-        let bias = table.t()?.contiguous()?.index_select(buckets, 1)?; // [heads, tokens·tokens]
-        Ok(Some(bias.reshape((self.heads, tokens, tokens))?))
+        Ok(Some(table.t()?.contiguous()?.index_select(buckets, 1)?))
     }
 }

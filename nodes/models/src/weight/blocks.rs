@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kino_kernels as kernels;
+use kino_kernels::{self as kernels, Recycler};
 
 use super::residency::BlockList;
 use super::weights::Weights;
@@ -21,11 +21,11 @@ use crate::error::{Error, Result};
 
 /// How often one that waits for a block looks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(20);
-/// Threads that make blocks of weights: while one reads, the other packs.
+/// Threads that make blocks of weights: while one waits for what is small, the other goes on.
 const LOADERS: usize = 2;
 
-/// What makes a block, by its number.
-type Load<T> = Arc<dyn Fn(usize) -> Result<T> + Send + Sync>;
+/// What makes a block, by its number, in memory that others left.
+type Load<T> = Arc<dyn Fn(usize, &Recycler) -> Result<T> + Send + Sync>;
 
 /// Blocks of one kind, in order.
 pub struct Blocks<T> {
@@ -47,7 +47,8 @@ impl<T: Send + 'static> Blocks<T> {
     ) -> Result<Self> {
         if weights.is_probing() {
             let kept = weights.ask_for_blocks(list, &load)?.into_iter().map(Some).collect();
-            let gone = |_| Err(Error::input("weights that are not read are not computed with"));
+            let gone =
+                |_, _: &_| Err(Error::input("weights that are not read are not computed with"));
             return Ok(Self { kept, load: Arc::new(gone) });
         }
         let stays: Vec<usize> =
@@ -59,7 +60,9 @@ impl<T: Send + 'static> Blocks<T> {
         }
         // What is read again in every pass is kept for nobody.
         let passing = weights.unstored();
-        Ok(Self { kept, load: Arc::new(move |index| load(index, &passing.scope(index))) })
+        let again =
+            move |index, memory: &Recycler| load(index, &passing.scope(index).recycling(memory));
+        Ok(Self { kept, load: Arc::new(again) })
     }
 
     /// How many there are.
@@ -149,8 +152,10 @@ impl<T: Send + 'static> Reader<T> {
         });
         let read = move || {
             let _guard = kernels::cancelled_by(cancelled);
+            // A block that was computed with leaves its memory to the one after the next.
+            let memory = Recycler::default();
             for number in numbers {
-                let block = load(number);
+                let block = load(number, &memory);
                 let failed = block.is_err();
                 if give.send((number, block)).is_err() || failed {
                     break;

@@ -39,24 +39,15 @@ pub enum Weight {
 }
 
 impl Weight {
-    /// The same numbers as they are multiplied fastest in products of `dtype`: packed on the CPU.
+    /// The same numbers as they are multiplied fastest in products of `dtype`: dense ones are packed
+    /// on the CPU. Others are packed there while they are read.
     ///
     /// # Errors
     /// When it is no matrix.
     pub fn packed(self, dtype: DType) -> Result<Self> {
-        let precision = Precision::of(dtype);
         Ok(match self {
             Self::Dense(weight) if matches!(weight.device(), Device::Cpu) => {
-                Self::Packed(PackedMatrix::pack(&weight, precision)?)
-            }
-            Self::E4m3 { bytes, scale } if matches!(bytes.device(), Device::Cpu) => {
-                Self::Packed(PackedMatrix::pack_e4m3(&bytes, scale, precision)?)
-            }
-            Self::Int8 { bytes, scales, group } if matches!(bytes.device(), Device::Cpu) => {
-                Self::Packed(PackedMatrix::pack_int8(&bytes, &scales, group, precision)?)
-            }
-            Self::Blocks { bytes, blocks } if matches!(bytes.device(), Device::Cpu) => {
-                Self::Packed(PackedMatrix::pack_blocks(&bytes, blocks, precision)?)
+                Self::Packed(PackedMatrix::pack(&weight, Precision::of(dtype))?)
             }
             other => other,
         })

@@ -51,26 +51,41 @@ pub(super) fn tensor(
     Ok(read)
 }
 
-/// Some rows of a stored matrix of plain numbers, likewise.
+/// Fills `values` with some rows of a stored matrix of plain numbers.
 ///
 /// # Errors
 /// As [`tensor`], and when there are no such rows.
-pub(super) fn rows(
+pub(super) fn rows<T: Element>(
     entry: &TensorEntry<'_>,
     name: &str,
-    dtype: DType,
     rows: Range<usize>,
-) -> Result<Tensor> {
+    values: &mut [T],
+) -> Result<()> {
     let (StoredType::Plain(stored), &[all, inner]) = (check_type(entry, name)?, entry.shape) else {
         return Err(Error::input(format!("`{name}` is no matrix of plain numbers")));
     };
-    if rows.end > all || rows.is_empty() {
+    if rows.end > all || rows.len() * inner != values.len() {
         return Err(Error::input(format!("`{name}` has {all} rows: {rows:?} are none of them")));
     }
-    let skipped = rows.start as u64 * inner as u64 * stored.size_in_bytes() as u64;
-    let shape = [rows.len(), inner];
-    let part = TensorEntry { offset: entry.offset + skipped, shape: &shape, ..*entry };
-    tensor(&part, name, dtype, &Device::Cpu)
+    let skipped = (rows.start * inner * stored.size_in_bytes()) as u64;
+    let part = TensorEntry { offset: entry.offset + skipped, ..*entry };
+    fill(&part, StoredType::Plain(stored), values)?;
+    entry.file.check_unchanged()
+}
+
+/// Fills `bytes` with some rows of a stored matrix as they are, each of as many bytes as
+/// `row_length`.
+///
+/// # Errors
+/// When the file was changed or cannot be read.
+pub(super) fn rows_as_bytes(
+    entry: &TensorEntry<'_>,
+    row_length: usize,
+    rows: Range<usize>,
+    bytes: &mut [u8],
+) -> Result<()> {
+    entry.file.read(entry.offset + (rows.start * row_length) as u64, bytes)?;
+    entry.file.check_unchanged()
 }
 
 /// The shape of a matrix in blocks, its rows in bytes.
@@ -141,7 +156,7 @@ pub(super) fn text(entry: &TensorEntry<'_>) -> Result<Option<Vec<u8>>> {
 }
 
 /// A type in which models compute.
-trait Element: WithDType + bytemuck::Pod {
+pub(super) trait Element: WithDType + bytemuck::Pod {
     /// From a stored number.
     fn from_f32(value: f32) -> Self;
 }
@@ -165,26 +180,31 @@ fn build<T: Element>(
 ) -> Result<Tensor> {
     let count: usize = entry.shape.iter().product();
     let mut values = zeros::<T>(count, entry.file)?;
+    fill(entry, stored, &mut values)?;
+    Ok(Tensor::from_vec(values, entry.shape, device)?)
+}
+
+/// Fills `values` with numbers, from the first of a tensor on.
+fn fill<T: Element>(entry: &TensorEntry<'_>, stored: StoredType, values: &mut [T]) -> Result<()> {
     match stored {
-        StoredType::Blocks(blocks) => widen(entry, blocks, &mut values),
+        StoredType::Blocks(blocks) => widen(entry, blocks, values),
         StoredType::Int8 => Ok(()), // refused before
-        StoredType::E5m2 => convert(entry, &mut values, e5m2),
+        StoredType::E5m2 => convert(entry, values, e5m2),
         // Files are little-endian; numbers of another order in memory are converted one by one.
         StoredType::Plain(dtype) if dtype == T::DTYPE && cfg!(target_endian = "little") => {
-            entry.file.read(entry.offset, bytemuck::cast_slice_mut(&mut values))
+            entry.file.read(entry.offset, bytemuck::cast_slice_mut(values))
         }
         StoredType::Plain(DType::F16) => {
-            convert(entry, &mut values, |bytes| f16::from_le_bytes(bytes).to_f32())
+            convert(entry, values, |bytes| f16::from_le_bytes(bytes).to_f32())
         }
         StoredType::Plain(DType::BF16) => {
-            convert(entry, &mut values, |bytes| bf16::from_le_bytes(bytes).to_f32())
+            convert(entry, values, |bytes| bf16::from_le_bytes(bytes).to_f32())
         }
         StoredType::Plain(DType::F8E4M3) => {
-            convert(entry, &mut values, |[byte]| kino_kernels::e4m3(byte))
+            convert(entry, values, |[byte]| kino_kernels::e4m3(byte))
         }
-        StoredType::Plain(_) => convert(entry, &mut values, f32::from_le_bytes),
-    }?;
-    Ok(Tensor::from_vec(values, entry.shape, device)?)
+        StoredType::Plain(_) => convert(entry, values, f32::from_le_bytes),
+    }
 }
 
 /// Gives the numbers of a tensor in f32, in order, a piece at a time: whole blocks, and no more

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
-use kino_kernels::{PackedMatrix, Precision};
+use kino_kernels::{PieceWise, Precision, Recycler};
 
 use super::dense::{Adapter, Weight};
 use super::lora::Lora;
@@ -130,6 +130,8 @@ pub struct Weights {
     probe: Option<Arc<Probe>>,
     /// Which blocks stay in memory, where not all do.
     residency: Option<Arc<Residency>>,
+    /// Where memory of matrices comes from and goes to, if it is not the allocator.
+    memory: Option<Recycler>,
 }
 
 impl Weights {
@@ -142,8 +144,8 @@ impl Weights {
             return Err(Error::ComputeType(dtype));
         }
         let (prefix, device) = (String::new(), device.clone());
-        let (store, adapters, probe, residency) = (None, Arc::default(), None, None);
-        Ok(Self { files, prefix, dtype, device, store, adapters, probe, residency })
+        let (store, adapters, probe, residency, memory) = (None, Arc::default(), None, None, None);
+        Ok(Self { files, prefix, dtype, device, store, adapters, probe, residency, memory })
     }
 
     /// Weights of one file, safetensors or GGUF.
@@ -183,6 +185,12 @@ impl Weights {
     #[must_use]
     pub fn with_residency(mut self, residency: Option<Arc<Residency>>) -> Self {
         self.residency = residency;
+        self
+    }
+
+    /// The same weights, whose matrices take the memory that others left in `memory`.
+    pub(super) fn recycling(mut self, memory: &Recycler) -> Self {
+        self.memory = Some(memory.clone());
         self
     }
 
@@ -327,26 +335,46 @@ impl Weights {
     }
 
     /// The matrix `weight`, `[out, inner]`, without adapters, packed for products in `dtype` while it
-    /// is read: so no more than a piece of it is ever held twice. None where it is stored in a form
-    /// that is not packed so.
+    /// is read: so no more than a few pieces of it are ever held twice. None where it is stored in a
+    /// form that is widened whole.
     fn packed_in_pieces(&self, inner: usize, out: usize, dtype: DType) -> Result<Option<Weight>> {
         let full = self.full("weight");
         if self.is_probing() || !matches!(self.device, Device::Cpu) {
             return Ok(None);
         }
         let place = self.placed(&full, &(out, inner).into())?;
-        let Some(StoredType::Plain(plain)) = place.stored else { return Ok(None) };
-        self.check_format(&full)?;
-        let (scale, read_as) = match (plain, self.factor(&full)?) {
-            (DType::F8E4M3, Scale::One(scale)) => (Some(scale), DType::U8),
-            (_, Scale::One(1.0)) => (None, dtype),
+        let stored = read::check_type(&place, &full)?;
+        // What is said of whole numbers is read with their scales.
+        if stored != StoredType::Int8 {
+            self.check_format(&full)?;
+        }
+        let own = Recycler::default();
+        let memory = self.memory.as_ref().unwrap_or(&own);
+        let matrix = PieceWise { size: [out, inner], precision: Precision::of(dtype), memory };
+        let bytes = |row: usize| {
+            let place = &place;
+            move |rows, bytes: &mut [u8]| read::rows_as_bytes(place, row, rows, bytes)
+        };
+        let packed = match (stored, self.factor(&full)?) {
+            (StoredType::Int8, _) => {
+                let (scales, group) = self.of_int8(&full, [out, inner])?;
+                matrix.pack_int8(scales.to_vec1()?, group, bytes(inner))
+            }
+            (StoredType::Blocks(blocks), _) => match blocks.bytes_of(inner) {
+                Some(row) => matrix.pack_blocks(blocks, bytes(row)),
+                None => return Ok(None),
+            },
+            (StoredType::Plain(DType::F8E4M3), Scale::One(scale)) => {
+                matrix.pack_e4m3(scale, bytes(inner))
+            }
+            (StoredType::Plain(_), Scale::One(1.0)) if dtype == DType::BF16 => {
+                matrix.pack_bf16(|rows, numbers| read::rows(&place, &full, rows, numbers))
+            }
+            (StoredType::Plain(_), Scale::One(1.0)) => {
+                matrix.pack_f32(|rows, numbers| read::rows(&place, &full, rows, numbers))
+            }
             _ => return Ok(None),
         };
-        let form = (Precision::of(dtype), scale);
-        let packed = PackedMatrix::pack_pieces([out, inner], form, |rows| {
-            kino_kernels::check_cancelled()?;
-            read::rows(&place, &full, read_as, rows)
-        });
         packed.map(|packed| Some(Weight::Packed(packed)))
     }
 
@@ -464,13 +492,20 @@ impl Weights {
         }
     }
 
-    /// A matrix of whole numbers of eight bits, with what ComfyUI writes beside it: a scale a row or
-    /// one for all (`weight_scale`), and how it was made (`comfy_quant`, a text of JSON).
+    /// A matrix of whole numbers of eight bits, with what ComfyUI writes beside it.
     fn int8(&self, full: &str, [out, inner]: [usize; 2]) -> Result<Weight> {
+        let (scales, group) = self.of_int8(full, [out, inner])?;
+        let bytes = self.stored(full, (out, inner).into(), DType::U8)?;
+        Ok(Weight::Int8 { bytes, scales, group })
+    }
+
+    /// What ComfyUI writes beside a matrix of whole numbers of eight bits: a scale a row or one for
+    /// all (`weight_scale`; `[out]` in f32), and how it was made (`comfy_quant`, a text of JSON): how
+    /// many numbers of a row were rotated together.
+    fn of_int8(&self, full: &str, [out, inner]: [usize; 2]) -> Result<(Tensor, Option<usize>)> {
         let layer = full.strip_suffix("weight").unwrap_or(full);
         let (scale, how) = (format!("{layer}weight_scale"), format!("{layer}comfy_quant"));
         [&scale, &how].into_iter().for_each(|name| self.ask(name));
-        let bytes = self.stored(full, (out, inner).into(), DType::U8)?;
         let group = self.rotation(&how, inner)?;
         let place = self.files.find(&scale)?;
         let count: usize = place.shape.iter().product();
@@ -484,7 +519,7 @@ impl Weights {
         }
         let scales = read::tensor(&place, &scale, DType::F32, &self.device)?.flatten_all()?;
         let scales = if count == out { scales } else { scales.broadcast_as(out)?.contiguous()? };
-        Ok(Weight::Int8 { bytes, scales, group })
+        Ok((scales, group))
     }
 
     /// How many numbers of a row were rotated together before they were rounded (ConvRot), as the
