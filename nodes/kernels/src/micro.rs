@@ -9,7 +9,9 @@
 use candle_core::DType;
 
 use crate::number::Slice;
-use crate::tier::{self, Tier};
+use crate::tier;
+#[cfg(target_arch = "x86_64")]
+use crate::tier::Tier;
 
 /// The type in which the factors of a product are multiplied; sums are f32 always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +150,7 @@ impl Left {
     ///
     /// # Safety
     /// The row is one of its rows.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn skip<const PACKED: bool>(self, row: usize) -> Self {
         let place = if PACKED { row } else { row * self.line };
