@@ -135,8 +135,10 @@ pub(crate) fn tiles(
     let side = match side {
         0 => {
             let whole = match network {
-                Network::Encoder => part.spec.encode_memory(frames, size, None),
-                Network::Decoder | Network::Whole => part.spec.decode_memory(frames, size, None),
+                Network::Encoder => part.spec.encode_memory((frames, size), None, part.dtype),
+                Network::Decoder | Network::Whole => {
+                    part.spec.decode_memory((frames, size), None, part.dtype)
+                }
             };
             if whole <= WHOLE {
                 return Ok(None);
@@ -175,8 +177,10 @@ pub(crate) fn infer_pass(
     };
     let tile = review.take(tiles(part, side.unwrap_or(0), network, (frames, size))).flatten();
     let pass = match network {
-        Network::Encoder => part.spec.encode_memory(frames, size, tile),
-        Network::Decoder | Network::Whole => part.spec.decode_memory(frames, size, tile),
+        Network::Encoder => part.spec.encode_memory((frames, size), tile, part.dtype),
+        Network::Decoder | Network::Whole => {
+            part.spec.decode_memory((frames, size), tile, part.dtype)
+        }
     };
     Some((tile, pass))
 }

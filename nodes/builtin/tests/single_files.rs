@@ -170,6 +170,19 @@ fn the_compute_type_follows_the_stored_type_and_the_machine() {
     }
 }
 
+/// An autoencoder on the CPU computes in bf16 on request alone, and only where that is faster.
+#[test]
+fn an_autoencoder_computes_in_bf16_on_request() {
+    let rig = Rig::new("single-vae-compute");
+    let by = |compute: &str| {
+        let part = load(&rig, &[("source", "embedded:shapes"), ("compute", compute)], VAE);
+        common::handle::<kino_nodes::VaeHandle>(&part).dtype
+    };
+    assert_eq!([by("auto"), by("f32")], [DType::F32; 2]);
+    let expected = if kino_kernels::has_bf16_products() { DType::BF16 } else { DType::F32 };
+    assert_eq!(by("bf16"), expected);
+}
+
 /// The tensors of a file, by name.
 type StoredFile = Vec<(String, Stored)>;
 

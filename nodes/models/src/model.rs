@@ -565,11 +565,11 @@ pub trait VideoVae: Send + Sync {
     fn latents(&self) -> LatentLayout;
 
     /// Bytes that encoding so many frames of `[height, width]` pixels needs besides weights and
-    /// results.
-    fn encode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64;
+    /// results, where it computes in `dtype`.
+    fn encode_memory(&self, clip: (usize, [usize; 2]), tile: Option<Tile>, dtype: DType) -> u64;
 
     /// The same for decoding.
-    fn decode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64;
+    fn decode_memory(&self, clip: (usize, [usize; 2]), tile: Option<Tile>, dtype: DType) -> u64;
 
     /// Whether a latent is decoded whole, since a frame depends on those after it: all frames are
     /// held then.

@@ -60,9 +60,13 @@ fn texts_are_pooled_as_transformers_does() {
 }
 
 fn autoencoder(folder: &str) -> (Encoder, Decoder) {
+    autoencoder_in(folder, DType::F32)
+}
+
+fn autoencoder_in(folder: &str, dtype: DType) -> (Encoder, Decoder) {
     let files = model(folder);
     let config = AutoencoderConfig::read(&files).unwrap();
-    let weights = files.weights("vae", DType::F32, &Device::Cpu).unwrap();
+    let weights = files.weights("vae", dtype, &Device::Cpu).unwrap();
     (Encoder::load(&config, &weights).unwrap(), Decoder::load(&config, &weights).unwrap())
 }
 
@@ -87,6 +91,22 @@ fn pictures_are_encoded_and_decoded_as_diffusers_does() {
     assert!(error.to_string().contains("multiples of 4"), "{error}");
     let wrong = Tensor::zeros((3, 4, 4), DType::F32, &Device::Cpu).unwrap();
     assert!(decoder.decode(&wrong, &mut || Ok(())).is_err());
+}
+
+/// Weights and activations of bf16 come near to the values of f32: numbers are rounded to eight bits
+/// in each of some dozen layers.
+#[test]
+fn pictures_in_bf16_are_near_the_reference() {
+    let golden = values();
+    for (folder, name) in [("flux/dev", "vae"), ("flux/plain_vae", "plain")] {
+        let (encoder, decoder) = autoencoder_in(folder, DType::BF16);
+        let get = |what: &str| golden.get(&format!("{name}.0.{what}"));
+        let picture = get("picture").unsqueeze(0).unwrap();
+        let latent = encoder.encode(&picture, &mut || Ok(())).unwrap();
+        close(name, &latent.squeeze(1).unwrap(), &get("latent"), 0.05);
+        let frame = decoder.decode(&get("z"), &mut || Ok(())).unwrap();
+        close(name, &frame.squeeze(0).unwrap(), &get("decoded"), 0.05);
+    }
 }
 
 /// A tile that holds a whole picture changes nothing; the part of a smaller one that no other

@@ -16,9 +16,13 @@ fn repository(path: &str) -> PathBuf {
 }
 
 fn load(path: &str) -> Vae {
+    load_in(path, DType::F32)
+}
+
+fn load_in(path: &str, dtype: DType) -> Vae {
     let folder = ModelFolder::directory(repository(path)).unwrap();
     let config = VaeConfig::read(&folder).unwrap();
-    Vae::load(&config, &folder.weights("vae", DType::F32, &Device::Cpu).unwrap()).unwrap()
+    Vae::load(&config, &folder.weights("vae", dtype, &Device::Cpu).unwrap()).unwrap()
 }
 
 fn wan() -> Vae {
@@ -155,6 +159,38 @@ fn decodes_as(vae: &Vae, golden: &Reference) {
     }
 }
 
+/// Weights and activations of bf16 are as near to diffusers' values in f32 as diffusers in bf16 is
+/// to itself: its root mean square of the difference is at most the limit of
+/// that of the values (decoded, encoded; `torch_dtype=torch.bfloat16`, torch 2.15 on a CPU).
+#[test]
+fn in_bf16_it_is_as_near_to_the_reference_as_diffusers_is() {
+    for (family, golden, limits) in [
+        ("wan_t2v", Reference::golden(), [0.0282, 0.0163]),
+        ("wan22_ti2v", Reference::residual(), [0.0170, 0.0134]),
+    ] {
+        let vae = load_in(&format!("tests/ref/{family}/model"), DType::BF16);
+        for case in ["a", "b", "c"] {
+            let latent = normalized(&vae, &golden.get(&format!("{case}.z")));
+            let frames = vae.decode(&latent, None, &mut go_on).unwrap();
+            let (mean, _) = moments(&vae, &golden.video(&format!("{case}.video_u8")));
+            let decoded = off(&frames, &golden.frames(&format!("{case}.dec")));
+            let encoded = off(&mean, &golden.get(&format!("{case}.mean")));
+            println!("{family} {case}: decoded {decoded:e}, encoded {encoded:e}");
+            assert!(decoded > 0.0 && decoded < limits[0], "{family} {case}: {decoded}");
+            assert!(encoded > 0.0 && encoded < limits[1], "{family} {case}: {encoded}");
+        }
+    }
+}
+
+/// The root mean square of the difference, relative to that of what is expected.
+fn off(found: &Tensor, expected: &Tensor) -> f64 {
+    let square = |x: Tensor| {
+        let x = x.to_dtype(DType::F64).unwrap();
+        x.sqr().unwrap().mean_all().unwrap().to_scalar::<f64>().unwrap()
+    };
+    (square((found - expected).unwrap()) / square(expected.clone())).sqrt()
+}
+
 #[test]
 fn tiles_equal_the_reference() {
     let (vae, golden) = (wan(), Reference::golden());
@@ -258,6 +294,7 @@ fn memory_does_not_grow_with_length() {
     keeps_little(&wan(), [32, 48], TILE);
     let tile = Tile { height: 64, width: 48, stride_height: 48, stride_width: 32 };
     keeps_little(&residual(), [64, 96], tile);
+    keeps_little(&load_in("tests/ref/wan_t2v/model", DType::BF16), [32, 48], TILE);
 }
 
 #[test]
@@ -292,7 +329,7 @@ fn behind_the_last_chunk_nothing_is_kept() {
 
 /// What is kept between chunks is as predicted, however many there were.
 fn keeps_little(vae: &Vae, size: [usize; 2], tile: Tile) {
-    let peak = vae::decode_peak(vae.config(), 21, size, None);
+    let peak = vae::decode_peak(vae.config(), (21, size), None, vae.dtype());
     let latent = Tensor::randn(0f32, 1.0, (vae.config().z_dim, 4, 6), &Device::Cpu).unwrap();
     let mut decoder = vae.decoder().unwrap();
     for index in 0..6 {
@@ -302,7 +339,7 @@ fn keeps_little(vae: &Vae, size: [usize; 2], tile: Tile) {
             assert_eq!(decoder.cache_bytes(), peak.cache, "after latent frame {index}");
         }
     }
-    let peak = vae::encode_peak(vae.config(), 21, size, None);
+    let peak = vae::encode_peak(vae.config(), (21, size), None, vae.dtype());
     let mut encoder = vae.encoder().unwrap();
     let frame = Tensor::zeros((4, size[0], size[1], 3), DType::F32, &Device::Cpu).unwrap();
     for index in 0..6 {
@@ -314,16 +351,18 @@ fn keeps_little(vae: &Vae, size: [usize; 2], tile: Tile) {
     }
     // Tile by tile, what is kept is of one tile, and only the joining of frames knows the length.
     let [one, tiled] = [[tile.height, tile.width], size].map(|size| {
-        let peak = |tile| vae::encode_peak(vae.config(), 21, size, tile);
+        let peak = |tile| vae::encode_peak(vae.config(), (21, size), tile, vae.dtype());
         [peak(None).cache, peak(Some(tile)).cache]
     });
     assert_eq!((one[0], one[0]), (one[1], tiled[1]));
-    let peak = |frames: usize| vae::decode_peak(vae.config(), frames, size, Some(tile));
-    let largest = vae::decode_peak(vae.config(), 13, [tile.height, tile.width], None);
+    let peak =
+        |frames: usize| vae::decode_peak(vae.config(), (frames, size), Some(tile), vae.dtype());
+    let largest =
+        vae::decode_peak(vae.config(), (13, [tile.height, tile.width]), None, vae.dtype());
     assert_eq!(peak(13).cache, largest.cache);
     assert_eq!(peak(13).cache, peak(77).cache);
     assert!(peak(13).live < peak(77).live);
-    let of = |tile| vae::decode_peak(vae.config(), 21, [480, 832], tile);
+    let of = |tile| vae::decode_peak(vae.config(), (21, [480, 832]), tile, vae.dtype());
     assert!(of(Some(Tile::default())).total() < of(None).total());
 }
 
@@ -338,8 +377,8 @@ fn a_clip_at_real_widths_is_decoded_in_3_gib() {
         "latents_std": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]
     }"#;
     let config: VaeConfig = serde_json::from_str(config).unwrap();
-    let whole = vae::decode_peak(&config, 81, [480, 832], None);
-    let tiled = vae::decode_peak(&config, 81, [480, 832], Some(Tile::default()));
+    let whole = vae::decode_peak(&config, (81, [480, 832]), None, DType::F32);
+    let tiled = vae::decode_peak(&config, (81, [480, 832]), Some(Tile::default()), DType::F32);
     let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
     println!("whole {:.2} GiB, in tiles {:.2} GiB", gib(whole.total()), gib(tiled.total()));
     let (weights, frames) = (4 * 73_000_000, 4 * 81 * 480 * 832 * 3);
@@ -352,13 +391,18 @@ fn a_single_frame_needs_less() {
     let latent = Tensor::randn(0f32, 1.0, (16, 4, 6), &Device::Cpu).unwrap();
     let mut decoder = vae.decoder().unwrap();
     decoder.finish(&latent, &mut go_on).unwrap();
-    let peak = vae::decode_peak(vae.config(), 1, [32, 48], None);
+    let peak = vae::decode_peak(vae.config(), (1, [32, 48]), None, DType::F32);
     assert_eq!(decoder.cache_bytes(), peak.cache);
     let mut encoder = vae.encoder().unwrap();
     let frame = Tensor::zeros((1, 32, 48, 3), DType::F32, &Device::Cpu).unwrap();
     encoder.finish(&frame, &mut go_on).unwrap();
-    assert_eq!(encoder.cache_bytes(), vae::encode_peak(vae.config(), 1, [32, 48], None).cache);
-    assert!(2 * peak.total() < vae::decode_peak(vae.config(), 5, [32, 48], None).total());
+    assert_eq!(
+        encoder.cache_bytes(),
+        vae::encode_peak(vae.config(), (1, [32, 48]), None, DType::F32).cache
+    );
+    assert!(
+        2 * peak.total() < vae::decode_peak(vae.config(), (5, [32, 48]), None, DType::F32).total()
+    );
 }
 
 #[test]

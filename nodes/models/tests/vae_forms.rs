@@ -123,7 +123,7 @@ fn another_form_is_read_and_runs() {
     assert_eq!(decoded.dims(), [7, 6, 10, 3]);
     let energy = decoded.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
     assert!(energy.is_finite() && energy > 0.0);
-    let peak = vae::encode_peak(vae.config(), 7, [6, 10], None);
+    let peak = vae::encode_peak(vae.config(), (7, [6, 10]), None, DType::F32);
     let mut encoder = vae.encoder().unwrap();
     for index in 0..3 {
         let chunk = frames.narrow(0, 0, encoder.next_frames()).unwrap();

@@ -71,7 +71,6 @@ pub(crate) fn row(model: &Model, work: &Work, found: &Result<Found>, machine: &s
     }
     if !short.is_empty() {
         row["short"] = json!(short);
-        row["why"] = json!(model.reason());
     }
     row
 }
@@ -157,10 +156,7 @@ pub(crate) fn table(rows: &[Value]) -> String {
         let mut short: Vec<&str> = Vec::new();
         short.extend(row["error"].as_str());
         short.extend(row["short"].as_array().into_iter().flatten().filter_map(Value::as_str));
-        let mut short = short.join("; ");
-        if let Some(why) = row["why"].as_str().filter(|why| !why.is_empty()) {
-            short += &format!(": {why}");
-        }
+        let short = short.join("; ");
         let name = |name: &str| row[name].as_str().unwrap_or("–").to_owned();
         let cells = [
             name("work"),

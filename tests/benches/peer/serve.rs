@@ -148,8 +148,7 @@ fn load(command: &Value) -> Result<(Net, u64)> {
             Ok((Net::Text(Box::new(umt5)), stored(&path)?))
         }
         _ => {
-            // In f32 whatever is stored, as `model.load` has it on the CPU.
-            let weights = folder.weights("vae", DType::F32, &DEVICE)?;
+            let weights = folder.weights("vae", dtype, &DEVICE)?;
             let vae = Box::new(Vae::load(&VaeConfig::read(&folder)?, &weights)?);
             let (net, own) = match kind {
                 "vae_decode" => {

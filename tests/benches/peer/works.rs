@@ -208,16 +208,6 @@ impl Model {
         Aims { ratio, share, memory: 0.6 }
     }
 
-    /// Why rows of this model fall short, where they do.
-    pub(crate) fn reason(&self) -> &'static str {
-        match (self.kind, self.compute) {
-            (Kind::Decode | Kind::Encode, "bf16") => {
-                "ours widens the weights and computes in f32: it has no convolution of bf16"
-            }
-            _ => "",
-        }
-    }
-
     /// Additions and multiplications of one call; none where that is not counted.
     fn operations(&self, size: &[usize]) -> Option<f64> {
         let layers = self.layers as f64;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use serde_json::Value;
 
 use super::autoencoder::VaeConfig;
@@ -196,12 +196,12 @@ impl VideoVae for LtxVae {
         }
     }
 
-    fn encode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64 {
-        vae::encode_peak(&self.0, frames, size, tile)
+    fn encode_memory(&self, clip: (usize, [usize; 2]), tile: Option<Tile>, dtype: DType) -> u64 {
+        vae::encode_peak(&self.0, clip, tile, dtype)
     }
 
-    fn decode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64 {
-        vae::decode_peak(&self.0, frames, size, tile)
+    fn decode_memory(&self, clip: (usize, [usize; 2]), tile: Option<Tile>, dtype: DType) -> u64 {
+        vae::decode_peak(&self.0, clip, tile, dtype)
     }
 
     fn decodes_whole(&self) -> bool {

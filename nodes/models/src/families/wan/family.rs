@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use serde_json::Value;
 
 use super::autoencoder::VaeConfig;
@@ -335,12 +335,12 @@ impl VideoVae for WanVae {
         }
     }
 
-    fn encode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64 {
-        vae::encode_peak(&self.0, frames, size, tile).total() as u64
+    fn encode_memory(&self, clip: (usize, [usize; 2]), tile: Option<Tile>, dtype: DType) -> u64 {
+        vae::encode_peak(&self.0, clip, tile, dtype).total() as u64
     }
 
-    fn decode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64 {
-        vae::decode_peak(&self.0, frames, size, tile).total() as u64
+    fn decode_memory(&self, clip: (usize, [usize; 2]), tile: Option<Tile>, dtype: DType) -> u64 {
+        vae::decode_peak(&self.0, clip, tile, dtype).total() as u64
     }
 
     fn encoder_weights(&self) -> &[&str] {

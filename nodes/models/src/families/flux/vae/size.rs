@@ -1,5 +1,7 @@
 //! What both networks cost in memory, known before anything runs.
 
+use candle_core::DType;
+
 use crate::families::flux::autoencoder::AutoencoderConfig;
 use crate::tile::{Tile, joining_bytes, tile_sizes};
 
@@ -8,6 +10,8 @@ struct Tally {
     peak: u128,
     /// Height and width of the activations.
     at: [usize; 2],
+    /// Bytes of a number.
+    each: usize,
 }
 
 impl Tally {
@@ -23,7 +27,7 @@ impl Tally {
     }
 
     fn live(&mut self, numbers: u128) {
-        self.peak = self.peak.max(4 * numbers);
+        self.peak = self.peak.max(self.each as u128 * numbers);
     }
 
     /// A convolution of what is there: input, its padded copy, output.
@@ -61,17 +65,18 @@ fn peak(
     u64::try_from(largest + joined).unwrap_or(u64::MAX)
 }
 
-/// Bytes that encoding frames of `[height, width]` pixels needs besides weights and results.
+/// Bytes that encoding frames of `[height, width]` pixels needs besides weights and results,
+/// computing in `dtype`.
 pub fn encode_peak(
     config: &AutoencoderConfig,
-    frames: usize,
-    size: [usize; 2],
+    (frames, size): (usize, [usize; 2]),
     tile: Option<Tile>,
+    dtype: DType,
 ) -> u64 {
     let depth = config.latent_channels.div_ceil(config.spatial_factor().pow(2));
     peak((frames, size, tile), depth, |size| {
         let widths = &config.block_out_channels;
-        let mut tally = Tally { peak: 0, at: size };
+        let mut tally = Tally { peak: 0, at: size, each: dtype.size_in_bytes() };
         tally.conv([3, widths[0]]);
         let mut before = widths[0];
         for (index, out) in widths.iter().enumerate() {
@@ -90,17 +95,19 @@ pub fn encode_peak(
     })
 }
 
-/// Bytes that decoding to frames of `[height, width]` pixels needs besides weights and results.
+/// Bytes that decoding to frames of `[height, width]` pixels needs besides weights and results,
+/// computing in `dtype`.
 pub fn decode_peak(
     config: &AutoencoderConfig,
-    frames: usize,
-    size: [usize; 2],
+    (frames, size): (usize, [usize; 2]),
     tile: Option<Tile>,
+    dtype: DType,
 ) -> u64 {
     peak((frames, size, tile), 3, |size| {
         let widths: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
         let factor = config.spatial_factor();
-        let mut tally = Tally { peak: 0, at: size.map(|side| side / factor) };
+        let mut tally =
+            Tally { peak: 0, at: size.map(|side| side / factor), each: dtype.size_in_bytes() };
         tally.conv([config.latent_channels, widths[0]]);
         tally.middle(widths[0], config.mid_block_add_attention);
         let mut before = widths[0];

@@ -1,5 +1,7 @@
 //! Bytes that encoding and decoding need besides weights and results.
 
+use candle_core::DType;
+
 use super::super::autoencoder::VaeConfig;
 use crate::tile::{Tile, joining_bytes, tile_sizes};
 
@@ -16,16 +18,16 @@ fn largest(levels: impl Iterator<Item = (u128, [u128; 3])>, [frames, h, w]: [u12
     levels.map(level).max().unwrap_or(0)
 }
 
-fn bytes(numbers: u128) -> u64 {
-    u64::try_from(numbers.saturating_mul(4)).unwrap_or(u64::MAX)
+fn bytes(numbers: u128, dtype: DType) -> u64 {
+    u64::try_from(numbers.saturating_mul(dtype.size_in_bytes() as u128)).unwrap_or(u64::MAX)
 }
 
-/// Encoding so many frames of `[height, width]` pixels, chunk by chunk.
+/// Encoding so many frames of `[height, width]` pixels in `dtype`, chunk by chunk.
 pub(in super::super) fn encode_peak(
     config: &VaeConfig,
-    frames: usize,
-    size: [usize; 2],
+    (frames, size): (usize, [usize; 2]),
     tile: Option<Tile>,
+    dtype: DType,
 ) -> u64 {
     let [high, wide] = largest_tile(size, tile);
     let chunk = frames.min(config.temporal_factor()) as u128;
@@ -50,15 +52,15 @@ pub(in super::super) fn encode_peak(
     let [channels, layers] = config.encoder_middle();
     let plane = largest([(channels as u128, factors)].into_iter(), [1, high, wide]);
     kept += 4 * (layers as u128 + 1) * plane;
-    bytes(ALIVE * largest(levels.into_iter(), [chunk, high, wide]) + kept)
+    bytes(ALIVE * largest(levels.into_iter(), [chunk, high, wide]) + kept, dtype)
 }
 
-/// Decoding to so many frames of `[height, width]` pixels, whole.
+/// Decoding to so many frames of `[height, width]` pixels in `dtype`, whole.
 pub(in super::super) fn decode_peak(
     config: &VaeConfig,
-    frames: usize,
-    size: [usize; 2],
+    (frames, size): (usize, [usize; 2]),
     tile: Option<Tile>,
+    dtype: DType,
 ) -> u64 {
     let [high, wide] = largest_tile(size, tile);
     let (temporal, spatial) = (config.temporal_factor() as u128, config.spatial_factor() as u128);
@@ -73,7 +75,7 @@ pub(in super::super) fn decode_peak(
     let joining = joining_bytes(frames, size, tile, 3) as u64;
     // The frames as the last layer gives them, folded, and spread.
     let last = 6 * frames as u128 * high * wide;
-    bytes(ALIVE * whole + last).saturating_add(joining)
+    bytes(ALIVE * whole, dtype).saturating_add(bytes(last, DType::F32)).saturating_add(joining)
 }
 
 /// Height and width of the largest tile.

@@ -1,5 +1,7 @@
 //! Sizes known before anything runs: shapes of latents and frames, and what they cost in memory.
 
+use candle_core::DType;
+
 use super::decoder::{GROUP, first_apart, level_channels};
 use super::resample::at_once;
 use crate::error::{Error, Result};
@@ -46,7 +48,7 @@ pub fn frames_shape(config: &VaeConfig, [_, frames, height, width]: [usize; 4]) 
     [config.frames(frames), height * space, width * space, RGB]
 }
 
-/// Bytes that a pass needs in f32, besides the weights and the clip itself.
+/// Bytes that a pass needs besides the weights and the clip itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryPeak {
     /// Kept between chunks.
@@ -67,6 +69,8 @@ struct Tally {
     peak: MemoryPeak,
     /// Frames, height and width of the activations.
     at: [usize; 3],
+    /// Bytes of a number.
+    each: usize,
     /// Chunks of the clip. Of one, the frame is alone: no chunk is longer. Of two, nothing is kept
     /// but the first frame; behind the last chunk nothing is.
     chunks: usize,
@@ -75,19 +79,19 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(at: [usize; 3], chunks: usize) -> Self {
-        Self { peak: MemoryPeak::default(), at, chunks, held: 0 }
+    fn new(at: [usize; 3], chunks: usize, dtype: DType) -> Self {
+        Self { peak: MemoryPeak::default(), at, each: dtype.size_in_bytes(), chunks, held: 0 }
     }
 
     /// Values of `channels` on this level.
     fn values(&self, channels: usize) -> usize {
-        self.at.iter().product::<usize>() * channels * size_of::<f32>()
+        self.at.iter().product::<usize>() * channels * self.each
     }
 
     /// A padded frame.
     fn padded(&self, channels: usize) -> usize {
         let [_, h, w] = self.at;
-        (h + 2) * (w + 2) * channels * size_of::<f32>()
+        (h + 2) * (w + 2) * channels * self.each
     }
 
     /// A convolution over space and time keeps two padded frames of its input.
@@ -100,7 +104,7 @@ impl Tally {
     fn temporal(&mut self, channels: usize, [frames, past]: [usize; 2]) {
         let [_, h, w] = self.at;
         if self.chunks > past {
-            self.peak.cache += frames * h * w * channels * size_of::<f32>();
+            self.peak.cache += frames * h * w * channels * self.each;
         }
     }
 
@@ -148,16 +152,16 @@ impl Tally {
     }
 }
 
-/// What decoding `frames` frames of `size` = (height, width) pixels needs: one is an image, of more
-/// it matters only in tiles how many there are.
+/// What decoding `frames` frames of `size` = (height, width) pixels needs, computing
+/// in `dtype`: one is an image, of more it matters only in tiles how many there are.
 pub fn decode_peak(
     config: &VaeConfig,
-    frames: usize,
-    size: [usize; 2],
+    (frames, size): (usize, [usize; 2]),
     tile: Option<Tile>,
+    dtype: DType,
 ) -> MemoryPeak {
     let chunks = chunks(config, frames);
-    let mut peak = largest_of_tiles(size, tile, |size| decode_tally(config, size, chunks));
+    let mut peak = largest_of_tiles(size, tile, |size| decode_tally(config, size, (chunks, dtype)));
     let chunk = chunk_bytes(config, size, chunks);
     // In tiles, the last chunk is unfolded and clamped beside the others.
     let joining = joining_bytes(frames, size, tile, RGB);
@@ -169,12 +173,12 @@ pub fn decode_peak(
 /// What encoding `frames` frames of `size` = (height, width) pixels needs, as for decoding.
 pub fn encode_peak(
     config: &VaeConfig,
-    frames: usize,
-    size: [usize; 2],
+    (frames, size): (usize, [usize; 2]),
     tile: Option<Tile>,
+    dtype: DType,
 ) -> MemoryPeak {
     let chunks = chunks(config, frames);
-    let mut peak = largest_of_tiles(size, tile, |size| encode_tally(config, size, chunks));
+    let mut peak = largest_of_tiles(size, tile, |size| encode_tally(config, size, (chunks, dtype)));
     peak.live += chunk_bytes(config, size, chunks);
     peak.live += kept_of_one(&peak, chunks);
     peak
@@ -212,9 +216,13 @@ fn chunk(config: &VaeConfig, chunks: usize) -> usize {
     if chunks == 1 { 1 } else { config.temporal_factor() }
 }
 
-fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], chunks: usize) -> MemoryPeak {
+fn decode_tally(
+    config: &VaeConfig,
+    [height, width]: [usize; 2],
+    (chunks, dtype): (usize, DType),
+) -> MemoryPeak {
     let space = config.spatial_factor();
-    let mut tally = Tally::new([1, height / space, width / space], chunks);
+    let mut tally = Tally::new([1, height / space, width / space], chunks, dtype);
     tally.causal(config.z_dim);
     let levels = level_channels(config);
     if let Some([top, _]) = levels.first() {
@@ -259,10 +267,14 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], chunks: usize) 
     tally.peak
 }
 
-fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2], chunks: usize) -> MemoryPeak {
+fn encode_tally(
+    config: &VaeConfig,
+    [height, width]: [usize; 2],
+    (chunks, dtype): (usize, DType),
+) -> MemoryPeak {
     let patch = config.patch();
     let at = [chunk(config, chunks), height / patch, width / patch];
-    let mut tally = Tally::new(at, chunks);
+    let mut tally = Tally::new(at, chunks, dtype);
     tally.causal(config.in_channels);
     let mut channels = config.base_dim;
     let mut scale = 1.0;
