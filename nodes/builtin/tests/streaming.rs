@@ -81,8 +81,8 @@ fn check(name: &str, given: &[(&str, &str)]) {
 }
 
 /// Samples with all weights in memory and in ever less of it: the same bytes, the ledger never over
-/// its budget, and the plan says what becomes of the blocks. What is noted of the whole run is noted
-/// of the others, too; it is returned.
+/// its budget, and the plan says what becomes of the blocks. What is noted of the whole run is
+/// noted of the others, too; it is returned.
 #[track_caller]
 fn check_with(name: &str, given: &[(&str, &str)], blocks: usize, more: &More) -> Vec<String> {
     let sampled = |rig: &Rig, dit: &Value| sample_with(rig, dit, WIDTHS.text, &more.values);

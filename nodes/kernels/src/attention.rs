@@ -56,8 +56,8 @@ pub fn attention_with_bias(
     on_cpu(q, k, v, Some(Bias::Pairs(bias.numbers())), scale)
 }
 
-/// Softmax(q·kᵀ·scale + bias)·v, as [`attention`], where the bias of a pair depends on how far apart
-/// the two stand: no bias of pairs ever exists.
+/// Softmax(q·kᵀ·scale + bias)·v, as [`attention`], where the bias of a pair depends on how far
+/// apart the two stand: no bias of pairs ever exists.
 ///
 /// Shapes: as [`attention`]; `bias` `[heads, n + m − 1]`: that of query i and key j is number
 /// j − i + n − 1 of a head.
