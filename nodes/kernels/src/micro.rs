@@ -224,8 +224,8 @@ const PORTABLE: [usize; 2] = [4, 8];
 /// The product in plain loops.
 ///
 /// # Safety
-/// `a` holds `depth` words of each of `rows` rows, `b` `depth·COLUMNS`; `c` has `rows` rows of `COLUMNS`, `step`
-/// apart, that nobody else uses.
+/// `a` holds `depth` words of each of `rows` rows, `b` `depth·COLUMNS`; `c` has `rows` rows of
+/// `COLUMNS`, `step` apart, that nobody else uses.
 unsafe fn portable<const PAIRS: bool, const PACKED: bool>(
     rows: usize,
     depth: usize,
