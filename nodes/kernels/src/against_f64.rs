@@ -513,8 +513,8 @@ fn convolutions_of_both_types_with_past_and_epilogue() {
                 let weights = ConvWeights::pack(&one.weight, Some(&bias), stride).unwrap();
                 let input = ConvInput { zeros, past: one.past.as_ref(), frames: &one.frames };
                 let activation = crate::Activation::LeakyRelu(0.25);
-                let residual = Some(&residual);
-                let epilogue = Epilogue { activation, scale: 0.5, residual, padding };
+                let epilogue =
+                    Epilogue { activation, scale: 0.5, residual: Some(&residual), padding };
                 let found = crate::conv_sum(&[(input, &weights)], &epilogue).unwrap();
                 assert_eq!((found.dims(), found.dtype()), (&whole[..], dtype));
                 for &[frame, row, column, channel] in &places {
@@ -523,7 +523,7 @@ fn convolutions_of_both_types_with_past_and_epilogue() {
                     let of = |x: &Tensor| {
                         x.get(place.0)?.get(place.1)?.get(place.2)?.narrow(0, place.3, 1)
                     };
-                    let added = f64s(&of(residual.unwrap()).unwrap())[0];
+                    let added = f64s(&of(&residual).unwrap())[0];
                     let expected = if sum > 0.0 { sum } else { 0.25 * sum } * 0.5 + added;
                     let what = format!(
                         "{tier:?} {dtype:?} {cin}→{cout} {kernel:?} {stride:?} {zeros} {whole:?}"
