@@ -19,6 +19,7 @@ use half::slice::HalfFloatSliceExt;
 use crate::Result;
 use crate::blocks::{BlockType, Parts};
 use crate::buffer::filled;
+use crate::interleave::interleave;
 use crate::micro::{COLUMNS, Precision};
 use crate::number::round;
 use crate::recycle::Reused;
@@ -79,7 +80,7 @@ impl BlockPanels {
         let out = rows.len() / row.max(1);
         let panel = Self::panel_bytes(form, row);
         let bytes = filled(out.div_ceil(COLUMNS) * panel, panel, |index, panel| {
-            Self::pack_panel(form, &rows[index * COLUMNS * row..], row, panel);
+            pack_panel(form, &rows[index * COLUMNS * row..], row, panel);
         })?;
         Ok(Self::new(form, bytes.into(), panel))
     }
@@ -87,19 +88,6 @@ impl BlockPanels {
     /// Bytes of a panel of rows of `row` bytes.
     pub(crate) fn panel_bytes(form: BlockType, row: usize) -> usize {
         row / form.bytes() * Places::of(form).end
-    }
-
-    /// Packs up to 32 rows into a panel, which is zeros.
-    pub(crate) fn pack_panel(form: BlockType, rows: &[u8], row: usize, panel: &mut [u8]) {
-        let places = Places::of(form);
-        let mut parts = Parts::new();
-        for (column, row) in rows.chunks_exact(row).take(COLUMNS).enumerate() {
-            let blocks = row.chunks_exact(form.bytes());
-            for (block, out) in blocks.zip(panel.chunks_exact_mut(places.end)) {
-                parts.read(form, block);
-                put(form, places, &parts, column, out);
-            }
-        }
     }
 
     /// The memory that it takes.
@@ -129,8 +117,36 @@ impl BlockPanels {
     }
 }
 
-/// Puts a block where it belongs in the block of a panel, whose bits are zeros.
-fn put(form: BlockType, places: Places, parts: &Parts, column: usize, out: &mut [u8]) {
+by_tier! {
+    /// Packs up to 32 rows, `row` bytes each, into a panel, which is zeros.
+    pub(crate) fn pack_panel<FMA>(form: BlockType, rows: &[u8], row: usize, panel: &mut [u8]) {
+        let (places, count) = (Places::of(form), form.numbers());
+        let mut parts = Parts::new();
+        // The numbers of the blocks, by rows and by columns.
+        let mut room = [[0; COLUMNS * MOST]; 2];
+        let [by_row, by_column] = room.each_mut().map(|room| &mut room[..COLUMNS * count]);
+        for (index, out) in panel.chunks_exact_mut(places.end).enumerate() {
+            let blocks = rows.chunks_exact(row).map(|row| &row[index * form.bytes()..]);
+            for ((column, block), q) in blocks.enumerate().zip(by_row.chunks_exact_mut(count)) {
+                parts.read(form, &block[..form.bytes()]);
+                put_scales(form, places, &parts, column, out);
+                q.copy_from_slice(&parts.q[..count]);
+            }
+            interleave(by_row, count, by_column);
+            let numbers = out[places.numbers..].chunks_exact_mut(bytes_of(form));
+            for (out, q) in numbers.zip(by_column.as_chunks().0) {
+                put_bits(form.bits(), q, out);
+            }
+        }
+    }
+}
+
+/// The most numbers of a block.
+const MOST: usize = 256;
+
+/// Puts what scales a block where it belongs in the block of a panel.
+#[inline(always)]
+fn put_scales(form: BlockType, places: Places, parts: &Parts, column: usize, out: &mut [u8]) {
     out[2 * column..][..2].copy_from_slice(&parts.d.to_le_bytes());
     if form.has_minima() {
         out[places.least + 2 * column..][..2].copy_from_slice(&parts.m.to_le_bytes());
@@ -144,21 +160,24 @@ fn put(form: BlockType, places: Places, parts: &Parts, column: usize, out: &mut 
             }
         }
     }
-    let numbers = out[places.numbers..].chunks_exact_mut(bytes_of(form));
-    for (out, q) in numbers.zip(&parts.q) {
-        if form.bits() == 8 {
-            out[column] = *q;
-            continue;
-        }
-        let (mut from, mut planes) = (0, 0);
-        if form.bits() >= 4 {
-            out[column % 16] |= (q & 15) << (column / 16 * 4);
-            (from, planes) = (4, 16);
-        }
-        for bit in from..form.bits() {
-            out[planes + column / 8] |= (q >> bit & 1) << (column % 8);
-            planes += 4;
-        }
+}
+
+/// The bits of one number of each column.
+#[inline(always)]
+fn put_bits(bits: usize, q: &[u8; COLUMNS], out: &mut [u8]) {
+    if bits == 8 {
+        out.copy_from_slice(q);
+        return;
+    }
+    let (low, planes) = out.split_at_mut(if bits >= 4 { COLUMNS / 2 } else { 0 });
+    let (first, second) = q.split_at(COLUMNS / 2);
+    for ((out, first), second) in low.iter_mut().zip(first).zip(second) {
+        *out = first & 15 | second << 4;
+    }
+    let from = if bits >= 4 { 4 } else { 0 };
+    for (bit, out) in (from..bits).zip(planes.as_chunks_mut::<4>().0) {
+        let set = |all, (column, q): (usize, &u8)| all | u32::from(q >> bit & 1) << column;
+        *out = q.iter().enumerate().fold(0, set).to_le_bytes();
     }
 }
 

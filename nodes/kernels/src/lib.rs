@@ -62,6 +62,7 @@ mod e4m3;
 mod epilogue;
 mod filter;
 mod group;
+mod interleave;
 mod kernel;
 mod layout;
 mod linear;

@@ -14,14 +14,15 @@ use half::bf16;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::block_panels::BlockPanels;
+use crate::block_panels::{BlockPanels, pack_panel};
 use crate::blocks::BlockType;
 use crate::buffer::zeroed;
 use crate::cancel::CancelFlag;
+use crate::interleave::interleave;
 use crate::micro::{COLUMNS, Precision};
 use crate::number::{Number, Slice};
 use crate::pack::Lines;
-use crate::packed::{Data, PackedMatrix, interleave};
+use crate::packed::{Data, PackedMatrix};
 use crate::recycle::{Recycler, Unit};
 use crate::{Result, tier};
 
@@ -112,7 +113,7 @@ impl PieceWise<'_> {
         let row = row_bytes(form, self.size[1])?;
         let panel = BlockPanels::panel_bytes(form, row);
         let bytes = self.filled(row, panel, read, |rows: &[u8], panel: &mut [u8]| {
-            BlockPanels::pack_panel(form, rows, row, panel);
+            pack_panel(form, rows, row, panel);
         })?;
         let data = Data::Blocks(BlockPanels::new(form, self.memory.keep(bytes), panel));
         Ok(PackedMatrix::new(data, self.precision, self.size))
