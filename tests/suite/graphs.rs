@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 use kino_tests::{Evaluated, Rig, difference};
 use kino_world::{read_image, read_metadata};
 
-const ALL: [&str; 9] =
-    ["model", "text", "noise", "patches", "sample", "latent", "frames", "large", "file"];
+const ALL: [&str; 10] =
+    ["model", "lora", "text", "noise", "patches", "sample", "latent", "frames", "large", "file"];
 
 /// `text_to_video`, as small as it gets.
 fn small() -> Rig {
@@ -43,7 +43,8 @@ fn a_new_seed_keeps_the_text_encoding() {
     // The encoder is asked for its handle again, not its weights' work: the encoding itself comes
     // from disk.
     let evaluated = rig.run();
-    let computed = ["model", "noise", "patches", "sample", "latent", "frames", "large", "file"];
+    let computed =
+        ["model", "lora", "noise", "patches", "sample", "latent", "frames", "large", "file"];
     assert_eq!(sorted(evaluated.names()), sorted(computed));
 }
 
@@ -121,6 +122,60 @@ fn edges_are_sharp_where_a_filter_keeps_their_blur() {
     println!("steepest step: {blurred} by the filter, {sharp} by the network; {apart} apart");
     assert!(sharp > 1.5 * blurred, "{sharp} of {blurred}");
     assert!(apart < 0.04, "{apart}");
+}
+
+/// `image_to_video` as a tiny Wan 2.2 A14B runs it, and what it writes of `frames`.
+fn two_experts(inputs: &[(&str, &str)]) -> (Rig, Tensor) {
+    let folder = kino_tests::root().join("graphs");
+    let text = fs::read_to_string(folder.join("image_to_video.ron")).unwrap();
+    let more = r#""tensors": (op: "tensor.write", with: {"path": "out.safetensors"},
+            in: {"tensors": {"frames": "frames"}}), "large":"#;
+    let mut rig = Rig::of("experts", &text.replacen("\"large\":", more, 1), &folder);
+    let model = kino_tests::reference().join("wan22_a14b_i2v/model");
+    rig.set("model", model.to_str().unwrap());
+    for (name, value) in [("width", "32"), ("height", "32"), ("frames", "5"), ("steps", "4")] {
+        rig.set(name, value);
+    }
+    for (name, value) in inputs {
+        rig.set(name, value);
+    }
+    rig.run();
+    let frames = rig.tensor("out.safetensors", "frames");
+    (rig, frames)
+}
+
+/// The LoRAs of four steps, one for each expert, by the inputs of a built-in graph.
+#[test]
+fn a_built_in_graph_takes_a_lora_for_each_expert() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        // Layers that both models have, of the sizes of this one.
+        let layer = "diffusion_model.blocks.0.self_attn.q";
+        let wave = |rows: usize, columns: usize| {
+            let values = (0..rows * columns).map(|i| ((i * 37 + name.len()) % 19) as f32 / 19.0);
+            Tensor::from_vec(values.collect::<Vec<_>>(), (rows, columns), &Device::Cpu).unwrap()
+        };
+        let tensors = std::collections::HashMap::from([
+            (format!("{layer}.lora_down.weight"), wave(2, 24)),
+            (format!("{layer}.lora_up.weight"), wave(24, 2)),
+        ]);
+        let path = folder.path().join(name);
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (high, low) = (file("fast_high.safetensors"), file("fast_low_noise.safetensors"));
+    let of = |inputs: &[(&str, &str)]| two_experts(&[&[("guidance", "1")], inputs].concat()).1;
+    let plain = of(&[]);
+    let both = of(&[("lora", &high), ("low_noise_lora", &low)]);
+    let one = of(&[("lora", &high)]);
+    assert!(difference(&plain, &both) > 0.0 && difference(&one, &both) > 0.0);
+    assert!(difference(&plain, &one) > 0.0);
+    let off = ("low_noise_lora_strength", "0");
+    assert_eq!(difference(&of(&[("lora", &high), ("low_noise_lora", &low), off]), &one), 0.0);
+    // One that is not there, or is no LoRA, is an error before anything runs.
+    let (mut rig, _) = two_experts(&[]);
+    let told = rig.set("low_noise_lora", "nowhere.safetensors").plan().err().unwrap().to_string();
+    assert!(told.contains("nowhere.safetensors does not exist"), "{told}");
 }
 
 #[test]

@@ -842,11 +842,12 @@ fn what_of_a_lora_changes_nothing_is_told() {
     let place = Place::new();
     let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let text = fs::read_to_string(root.join("graphs/text_to_image.ron")).unwrap();
-    let lora = "\"lora\": (op: \"lora.apply\", in: {\"dit\": \"model.dit\"}, with: {\"path\": \"some.safetensors\"}),";
+    let named =
+        |input: &str, file: &str| format!("\"{input}\": (type: \"Text\", default: \"{file}\"");
     let graph = text
         .replace("embedded:shapes", &root.join("tests/ref/wan_t2v/model").display().to_string())
-        .replace("\"dit\": \"model.dit\"", "\"dit\": \"lora.dit\"")
-        .replacen("nodes: {", &format!("nodes: {{\n{lora}"), 1);
+        .replace(&named("lora", ""), &named("lora", "some.safetensors"));
+    assert!(graph.contains("some.safetensors"));
     place.write("g.ron", graph);
     let layer = |name: &str| {
         let name = format!("diffusion_model.blocks.0.{name}");

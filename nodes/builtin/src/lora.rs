@@ -29,7 +29,7 @@ pub(crate) static APPLY: NodeDef = NodeDef {
                 .file()
                 .about(
                     "A LoRA as a safetensors file: relative to the graph, by its name in `loras` of a \
-                     folder of the setting `models`, or `hf:OWNER/NAME/PATH`."
+                     folder of the setting `models`, or `hf:OWNER/NAME/PATH`. Empty: none."
                 ),
             real("strength", 1.0).within(-100.0, 100.0).about(
                 "How strongly it counts: 1 as in training, 0 not at all, below 0 against it."
@@ -38,6 +38,13 @@ pub(crate) static APPLY: NodeDef = NodeDef {
                 "Which of two experts (Wan 2.2 A14B) it changes: that of `high` or of `low` noise \
                  levels. `auto`: the one that the file's name says (high_noise, low_noise), or both."
             ),
+            text(LOW_NOISE, "").file().about(
+                "The file for the expert of low noise levels, of a LoRA that has one for each expert; \
+                 that of `path` then changes the other. Empty: none."
+            ),
+            real("low_noise_strength", 1.0)
+                .within(-100.0, 100.0)
+                .about("How strongly that of `low_noise` counts."),
         ],
         outputs: ports![edge("dit", PortType::Dit).about("The transformer with the LoRA.")],
         traits: NodeTraits::LIGHT,
@@ -54,7 +61,8 @@ are understood as diffusers and PEFT, kohya, and the authors of the model write 
 (`.diff`, `.diff_b`). A file of which no layer is the transformer's is an error, one of another \
 size too; of one that also has other layers, the plan names some.\n\n\
 The LoRAs of a few steps (LightX2V and others) are used without guidance: `steps` 4, `guidance` 1, \
-`scheduler` \"lcm\" or \"euler\", and for Wan 2.2 A14B two files, one an expert.\n\n\
+`scheduler` \"lcm\" or \"euler\", and for Wan 2.2 A14B two files, one an expert: `path` and \
+`low_noise`. Without a file the transformer stays as it is.\n\n\
 Example:\n    \"fast\": (op: \"lora.apply\", in: {\"dit\": \"model.dit\"}, with: {\"path\": \
 \"fast_4_steps.safetensors\"}),";
 
@@ -63,6 +71,9 @@ const KINDS: [&str; 1] = ["loras"];
 
 const PARTS: [Cow<'static, str>; 3] =
     [Cow::Borrowed("auto"), Cow::Borrowed("high"), Cow::Borrowed("low")];
+
+/// The port of the file for the expert of low noise levels.
+const LOW_NOISE: &str = "low_noise";
 
 /// Which experts are changed: that of high noise levels, that of low ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,14 +101,52 @@ impl Experts {
     }
 }
 
+/// A file that a graph names, and what it changes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct LoraFile<'a> {
+    port: &'static str,
+    path: &'a str,
+    strength: f64,
+    experts: Experts,
+}
+
+/// The files that a graph names: one, one for each expert, or none.
+///
+/// # Errors
+/// When `part` says which expert is changed where the files do.
+fn named<'a>(
+    (path, strength): (&'a str, f64),
+    (low_noise, low_strength): (&'a str, f64),
+    chosen: &str,
+) -> Result<Vec<LoraFile<'a>>, PlanError> {
+    if !low_noise.is_empty() && chosen != "auto" {
+        let message =
+            "`low_noise` is the file for one expert, which makes `path` that for the other";
+        return Err(PlanError::at("part", message).hint("leave `part` out"));
+    }
+    let experts = match low_noise {
+        "" => Experts::of(chosen, path),
+        _ => Experts { high: true, low: false },
+    };
+    let first = LoraFile { port: "path", path, strength, experts };
+    let second = LoraFile {
+        port: LOW_NOISE,
+        path: low_noise,
+        strength: low_strength,
+        experts: Experts { high: false, low: true },
+    };
+    Ok([first, second].into_iter().filter(|file| !file.path.is_empty()).collect())
+}
+
 fn open(
     services: &Services,
-    path: &str,
+    file: &LoraFile<'_>,
     planned: Option<&str>,
 ) -> Result<Arc<OpenNetwork<LoraSpec>>, PlanError> {
-    let source = network_file(services, ("path", path), &KINDS, "a LoRA is a safetensors file")?;
+    let LoraFile { port, path, .. } = *file;
+    let source = network_file(services, (port, path), &KINDS, "a LoRA is a safetensors file")?;
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
-    models.open_lora(&source, planned).map_err(network_error("path"))?.allowed(services, "path")
+    models.open_lora(&source, planned).map_err(network_error(port))?.allowed(services, port)
 }
 
 /// The transformer with the adapters of an opened file. Those that count 0 times are held against
@@ -105,16 +154,16 @@ fn open(
 fn applied(
     part: &DitHandle,
     opened: &Arc<OpenNetwork<LoraSpec>>,
-    strength: f64,
-    experts: Experts,
+    file: &LoraFile<'_>,
 ) -> Result<(DitHandle, Vec<Arc<LoraMatch>>), PlanError> {
+    let LoraFile { port, strength, experts, .. } = *file;
     let adapter = |part: &DitHandle| {
         let names = |layer: &str| LayerNames {
             original: part.spec.original_name(layer),
             fused: part.spec.fused_name(layer),
         };
         let matched = opened.spec.match_to(opened.files(), &part.files, &names);
-        let matched = matched.map_err(|error| PlanError::at("path", error.to_string()))?;
+        let matched = matched.map_err(|error| PlanError::at(port, error.to_string()))?;
         let matched = Arc::new(matched);
         Ok(AdapterHandle { opened: Arc::clone(opened), matched, strength })
     };
@@ -134,7 +183,11 @@ fn applied(
 }
 
 /// What of a file changes nothing: layers that a transformer has not, tensors of no known kind.
-fn unused(opened: &OpenNetwork<LoraSpec>, matches: &[Arc<LoraMatch>]) -> Vec<PlanError> {
+fn unused(
+    port: &'static str,
+    opened: &OpenNetwork<LoraSpec>,
+    matches: &[Arc<LoraMatch>],
+) -> Vec<PlanError> {
     let spec = &opened.spec;
     let mut warnings: Vec<PlanError> = Vec::new();
     for matched in matches.iter().filter(|matched| !matched.unmatched.is_empty()) {
@@ -150,7 +203,7 @@ fn unused(opened: &OpenNetwork<LoraSpec>, matches: &[Arc<LoraMatch>]) -> Vec<Pla
         };
         let hint = "the file was made for another model of this family: for one with other inputs \
                     (image to video, VACE), or with more blocks";
-        let warning = PlanError::at("path", message).hint(hint);
+        let warning = PlanError::at(port, message).hint(hint);
         // Two experts mostly lack the same.
         if !warnings.contains(&warning) {
             warnings.push(warning);
@@ -165,7 +218,7 @@ fn unused(opened: &OpenNetwork<LoraSpec>, matches: &[Arc<LoraMatch>]) -> Vec<Pla
         };
         let hint = "the others fit: a LoRA for text to video has other sizes where a model for \
                     pictures reads these, and the other way round";
-        warnings.push(PlanError::at("path", message).hint(hint));
+        warnings.push(PlanError::at(port, message).hint(hint));
     }
     if !spec.unread().is_empty() {
         let (count, some) = (spec.unread().len(), some_of(spec.unread()));
@@ -175,7 +228,7 @@ fn unused(opened: &OpenNetwork<LoraSpec>, matches: &[Arc<LoraMatch>]) -> Vec<Pla
                 "{count} of its tensors are of no kind that is known, and change nothing: {some}"
             ),
         };
-        warnings.push(PlanError::at("path", message));
+        warnings.push(PlanError::at(port, message));
     }
     warnings
 }
@@ -192,12 +245,11 @@ fn some_of(names: &[String]) -> String {
 }
 
 /// That the name of a file says another expert than the one that it is put beside.
-fn other_expert(part: &DitHandle, chosen: &str, path: &str) -> Option<PlanError> {
-    let said = Experts::of("auto", path);
-    let file = part.files.file_names().next().map_or("", |(name, _)| name);
-    let beside = match (&part.low_noise, chosen) {
-        (None, _) => Experts::of("auto", file),
-        (Some(_), chosen) => Experts::of(chosen, path),
+fn other_expert(part: &DitHandle, file: &LoraFile<'_>) -> Option<PlanError> {
+    let said = Experts::of("auto", file.path);
+    let beside = match &part.low_noise {
+        None => Experts::of("auto", part.files.file_names().next().map_or("", |(name, _)| name)),
+        Some(_) => file.experts,
     };
     if said == Experts::BOTH || beside == Experts::BOTH || said == beside {
         return None;
@@ -208,59 +260,75 @@ fn other_expert(part: &DitHandle, chosen: &str, path: &str) -> Option<PlanError>
         name(said),
         name(beside)
     );
-    Some(PlanError::at("path", message).hint("the experts of Wan 2.2 A14B have a file each"))
+    let hint = "the experts of Wan 2.2 A14B have a file each";
+    Some(PlanError::at(file.port, message).hint(hint))
 }
 
 /// One transformer has no experts to choose of.
-fn check_part(part: &DitHandle, chosen: &str) -> Result<(), PlanError> {
-    match chosen {
-        "high" | "low" if part.low_noise.is_none() => {
-            let message = format!("this transformer has no expert of {chosen} noise levels");
-            Err(PlanError::at("part", message).hint("it is one for all: leave `part` out"))
-        }
-        _ => Ok(()),
-    }
+fn check_part(part: &DitHandle, chosen: &str, low_noise: &str) -> Result<(), PlanError> {
+    let (port, expert) = match (chosen, low_noise) {
+        _ if part.low_noise.is_some() => return Ok(()),
+        ("auto", "") => return Ok(()),
+        ("auto", _) => (LOW_NOISE, "low"),
+        (chosen, _) => ("part", chosen),
+    };
+    let message = format!("this transformer has no expert of {expert} noise levels");
+    Err(PlanError::at(port, message).hint(format!("it is one for all: leave `{port}` out")))
 }
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let dit = review.part::<DitHandle>("dit");
-    let path = facts.text("path");
-    let opened = path.and_then(|path| review.take(open(services, path, None)));
-    let (Some(path), Some(opened)) = (path, opened) else {
+    let (path, low) = (facts.text("path"), facts.text(LOW_NOISE));
+    let strengths = (facts.real("strength"), facts.real("low_noise_strength"));
+    let (Some(path), Some(low), Some(chosen)) = (path, low, facts.text("part")) else {
         return review.finish(StepInfo::default());
     };
-    let info = StepInfo {
-        key: opened.identity().to_vec(),
-        reads: opened.reads(path),
-        warnings: doubled(services, ("path", path), &KINDS).into_iter().collect(),
-        ..StepInfo::default()
-    };
-    let strength = facts.real("strength");
-    let (Some(dit), Some(strength), Some(chosen)) = (dit, strength, facts.text("part")) else {
-        return review.finish(info);
-    };
-    review.take(check_part(&dit, chosen));
-    let applied = review.take(applied(&dit, &opened, strength, Experts::of(chosen, path)));
-    let mut warnings = info.warnings;
-    warnings.extend(other_expert(&dit, chosen, path));
-    warnings.extend(applied.iter().flat_map(|(_, of)| unused(&opened, of)));
-    let info = StepInfo { warnings, ..info };
-    let output = applied.map_or(Fact::Unknown, |(part, _)| Fact::Typed(Arc::new(part)));
-    review.finish(StepInfo { outputs: vec![output], ..info })
+    // Strengths that only the run gives change nothing of what is checked here.
+    let counted = (strengths.0.unwrap_or(1.0), strengths.1.unwrap_or(1.0));
+    let files = review.take(named((path, counted.0), (low, counted.1), chosen));
+    let files = files.unwrap_or_default();
+    let mut info = StepInfo::default();
+    let mut opened = Vec::new();
+    for file in &files {
+        let Some(network) = review.take(open(services, file, None)) else { continue };
+        info.key.extend(network.identity());
+        info.reads.extend(network.reads(file.path));
+        info.warnings.extend(doubled(services, (file.port, file.path), &KINDS));
+        opened.push((file, network));
+    }
+    let Some(dit) = dit else { return review.finish(info) };
+    review.take(check_part(&dit, chosen, low));
+    let mut part = Some(Arc::clone(&dit)).filter(|_| opened.len() == files.len());
+    for (file, network) in &opened {
+        info.warnings.extend(other_expert(&dit, file));
+        let Some(before) = &part else { continue };
+        let changed = review.take(applied(before, network, file));
+        part = changed.map(|(changed, matches)| {
+            info.warnings.extend(unused(file.port, network, &matches));
+            Arc::new(changed)
+        });
+    }
+    let is_known = strengths.0.is_some() && strengths.1.is_some();
+    info.outputs = vec![part.filter(|_| is_known).map_or(Fact::Unknown, |part| Fact::Typed(part))];
+    review.finish(info)
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let dit = inputs.part::<DitHandle>("dit")?;
+    let mut dit = inputs.part::<DitHandle>("dit")?;
     let (path, chosen) = (inputs.text("path")?, inputs.text("part")?);
-    check_part(&dit, chosen).map_err(refuse)?;
-    // The file that the plan was made with; without a plan, the one that lies there now.
-    let planned = cx.reads.iter().find(|read| read.path == path).map(|read| &*read.hash);
-    let opened = open(cx.services, path, planned).map_err(refuse)?;
-    let experts = Experts::of(chosen, path);
-    let applied = applied(&dit, &opened, inputs.real("strength")?, experts);
-    let (part, _) = applied.map_err(refuse)?;
-    Ok(vec![Some(Value::Part(ModelPart { ty: PortType::Dit, handle: Arc::new(part) }))])
+    let low_noise = inputs.text(LOW_NOISE)?;
+    check_part(&dit, chosen, low_noise).map_err(refuse)?;
+    let strengths = (inputs.real("strength")?, inputs.real("low_noise_strength")?);
+    let files = named((path, strengths.0), (low_noise, strengths.1), chosen).map_err(refuse)?;
+    for file in files {
+        // The file that the plan was made with; without a plan, the one that lies there now.
+        let planned = cx.reads.iter().find(|read| read.path == file.path).map(|read| &*read.hash);
+        let opened = open(cx.services, &file, planned).map_err(refuse)?;
+        let (changed, _) = applied(&dit, &opened, &file).map_err(refuse)?;
+        dit = Arc::new(changed);
+    }
+    Ok(vec![Some(Value::Part(ModelPart { ty: PortType::Dit, handle: dit }))])
 }
 
 #[cfg(test)]

@@ -290,6 +290,101 @@ fn of_two_experts_the_one_is_changed_that_the_name_or_the_graph_says() {
     assert!(same(&sample(&rig, &two), &of_both));
 }
 
+/// A graph may leave the choice of a LoRA to whoever runs it: without a file nothing changes, with
+/// one for each expert each has its own strength.
+#[test]
+fn a_node_takes_no_file_one_or_one_for_each_expert() {
+    let (rig, files) = (Rig::new("lora-pairs"), Files::new("pairs"));
+    let own = weights("wan22_a14b/model", "transformer");
+    let name = |l: &Layer, up| {
+        format!("diffusion_model.{}.lora_{}.weight", l.original, if up { "up" } else { "down" })
+    };
+    // Names that say no expert.
+    let one = files.write("one.safetensors", &lora(&own, name, false));
+    let two = files.write("two.safetensors", &lora(&own, name, true));
+    let plain = rig.model("wan22_a14b/model").dit;
+    let apply = |given: &[(&str, Value)]| {
+        rig.one("lora.apply", &[&[("dit", plain.clone())], given].concat())
+    };
+    let none = apply(&[("path", text(""))]);
+    assert!(Arc::ptr_eq(&dit_of(&none), &dit_of(&plain)), "the transformer itself");
+    let pair = |strengths: [f64; 2]| {
+        sample(
+            &rig,
+            &apply(&[
+                ("path", text(&one)),
+                ("strength", Value::Real(strengths[0])),
+                ("low_noise", text(&two)),
+                ("low_noise_strength", Value::Real(strengths[1])),
+            ]),
+        )
+    };
+    let part = |dit: &Value, path: &str, part: &str, strength: f64| {
+        let inputs = [("dit", dit.clone()), ("path", text(path)), ("part", text(part))];
+        let strength = [("strength", Value::Real(strength))];
+        rig.one("lora.apply", &[&inputs[..], &strength[..]].concat())
+    };
+    let same = |a: &Tensor, b: &Tensor| distance(a, b) == 0.0;
+    let high = part(&plain, &one, "high", 0.75);
+    let apart = sample(&rig, &part(&high, &two, "low", 0.5));
+    assert!(same(&pair([0.75, 0.5]), &apart));
+    assert!(same(&pair([0.75, 0.0]), &sample(&rig, &high)));
+    assert!(!same(&apart, &sample(&rig, &high)) && !same(&apart, &pair([0.75, 1.0])));
+    let low = apply(&[("path", text("")), ("low_noise", text(&two))]);
+    assert!(same(&sample(&rig, &low), &pair([0.0, 1.0])), "the low one alone");
+}
+
+/// What does not go together is an error at the input that names it.
+#[test]
+fn a_file_for_each_expert_is_checked_in_the_plan() {
+    let (rig, files) = (Rig::new("lora-pairs-told"), Files::new("pairs-told"));
+    let own = "diffusion_model.blocks.0.self_attn.q";
+    let lora = |inner: usize| -> Tensors {
+        let name = |half: &str| format!("{own}.lora_{half}.weight");
+        let (down, up) = (numbers(&[2, inner], 0.0), numbers(&[inner, 2], 1.0));
+        [(name("down"), down), (name("up"), up)].into()
+    };
+    let low = files.write("a_low_noise.safetensors", &lora(24));
+    let high = files.write("a_high_noise.safetensors", &lora(24));
+    let large = files.write("large.safetensors", &lora(128));
+    let facts = |model: &str, low: &str, part: &str| {
+        let dit = rig.model_facts(model).dit;
+        [("dit", dit), ("path", known("")), ("low_noise", known(low)), ("part", known(part))]
+    };
+    let told = |model: &str, low: &str, part: &str| {
+        let said = rig.objects("lora.apply", &facts(model, low, part));
+        said.replace(files.0.to_str().unwrap(), "")
+    };
+    let pair = "wan22_a14b/model";
+    assert_eq!(
+        told("wan_t2v/model", &large, "auto").lines().next().unwrap(),
+        "low_noise: this transformer has no expert of low noise levels (it is one for all: leave \
+         `low_noise` out)"
+    );
+    assert_eq!(
+        told(pair, &low, "high"),
+        "part: `low_noise` is the file for one expert, which makes `path` that for the other (leave \
+         `part` out)"
+    );
+    let said = told(pair, &large, "auto");
+    assert!(said.starts_with("low_noise: /large.safetensors: `diffusion_model.blocks.0"), "{said}");
+    let said = told(pair, "nowhere.safetensors", "auto");
+    assert!(said.starts_with("low_noise: ") && said.contains("does not exist (a LoRA"), "{said}");
+    // The two files exchanged: each is told.
+    let dit = rig.model_facts(pair).dit;
+    let exchanged = [("dit", dit), ("path", known(&low)), ("low_noise", known(&high))];
+    let warnings = rig.infer("lora.apply", &exchanged).unwrap().warnings;
+    let said = |port: &str, own: &str, other: &str| {
+        warnings.iter().any(|one| {
+            one.port.as_deref() == Some(port)
+                && one.message.contains(&format!("LoRA of the expert of {own} noise levels"))
+                && one.message.ends_with(&format!("beside that of {other} ones"))
+        })
+    };
+    assert!(said("path", "low", "high") && said("low_noise", "high", "low"), "{warnings:?}");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+}
+
 /// Each is an error while planning, which names the tensor and the way out.
 #[test]
 fn what_does_not_fit_is_refused_in_the_plan() {
