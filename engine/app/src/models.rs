@@ -9,7 +9,7 @@ use bar::Bar;
 use kino_node::Cancel;
 use kino_session::Settings;
 use kino_session::hub::{self, BlobState, HubAccess, PullEvent, PullRequest, VerifiedFile};
-use kino_session::inventory::{self, FoundModel, FoundPart};
+use kino_session::inventory::{self, FoundModel, FoundPart, LanguageSummary};
 use kino_world::hub::{HubCache, HubGap, HubModel, HubSnapshot, hub_home};
 
 use crate::args::{self, ModelsAction};
@@ -88,6 +88,7 @@ fn show(settings: &Settings, source: &str, screen: &Screen) -> Result<Exit, Fail
         table.row([name, types([part].into_iter()), bytes(part.bytes), tensors, out.dim(&files)]);
     }
     text += &table.render();
+    text.extend(model.language.as_ref().map(|own| format!("{}\n", sizes_of(own))));
     for (name, problem) in model.parts.iter().filter_map(|p| Some((&p.name, p.problem.as_ref()?))) {
         text += &format!("{} {name}: {problem}\n", out.bad("fault"));
     }
@@ -109,6 +110,19 @@ fn what(model: &FoundModel) -> String {
         Some(family) => format!("{family}: {parts}"),
         None => parts,
     }
+}
+
+/// The sizes of a language model, on a line.
+fn sizes_of(model: &LanguageSummary) -> String {
+    let config = &model.config;
+    let template = if model.has_template { "a chat template" } else { "no chat template" };
+    format!(
+        "{} of {}, {} tokens known, reads {}; {template}",
+        count(config.layers, "layer"),
+        config.width,
+        config.vocabulary,
+        config.context
+    )
 }
 
 /// The types of parts, each once.
@@ -158,10 +172,19 @@ fn as_json(model: &FoundModel) -> Value {
             "broken_link": gap.is_broken_link,
         })
     };
+    let language = |own: &LanguageSummary| {
+        let config = &own.config;
+        json!({
+            "architecture": config.name, "layers": config.layers, "width": config.width,
+            "heads": config.heads, "vocabulary": config.vocabulary, "context": config.context,
+            "chat_template": own.has_template,
+        })
+    };
     json!({
         "source": model.source, "origin": model.origin.name(), "path": model.path,
         "family": model.family, "bytes": model.bytes(),
         "parts": model.parts.iter().map(part).collect::<Vec<_>>(),
+        "language": model.language.as_ref().map(language),
         "missing": model.gaps.iter().map(gap).collect::<Vec<_>>(),
         "problem": model.problem, "hint": model.hint, "shadowed": model.is_shadowed,
     })

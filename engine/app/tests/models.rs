@@ -388,3 +388,101 @@ fn what_is_at_hand_is_listed_and_shown() {
     let told = rig.ends(1, &["models", "show", "tiny"]);
     assert!(told.contains("fault transformer: ") && told.contains("has no weight `"), "{told}");
 }
+
+/// A file of the reference values.
+fn reference(path: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/ref")).join(path)
+}
+
+/// LTX-Video as its authors and ComfyUI share it, all in one file.
+fn all_in_one() -> Vec<u8> {
+    let mut all = std::collections::HashMap::new();
+    for (part, prefix, file) in [
+        ("transformer", "model.diffusion_model.", "diffusion_pytorch_model"),
+        ("vae", "vae.", "diffusion_pytorch_model"),
+        ("text_encoder", "text_encoders.t5xxl.transformer.", "model"),
+    ] {
+        let file = reference(&format!("ltx/v090/model/{part}/{file}.safetensors"));
+        let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
+        all.extend(tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("all.safetensors");
+    candle_core::safetensors::save(&all, &path).unwrap();
+    let plain = fs::read(&path).unwrap();
+    // How many heads there are, the header says.
+    let end = 8 + u64::from_le_bytes(plain[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&plain[8..end]).unwrap();
+    let said = r#"{"transformer": {"num_attention_heads": 2}}"#;
+    header["__metadata__"] = serde_json::json!({ "config": said });
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    [&length[..], header.as_bytes(), &plain[end..]].concat()
+}
+
+/// A file that holds several parts is told part by part, found among ComfyUI's checkpoints, written
+/// as a folder, and is the model of a graph.
+#[test]
+fn a_file_of_several_parts_is_a_model() {
+    let rig = Rig::new();
+    let bytes = all_in_one();
+    rig.place.write("ComfyUI/models/checkpoints/all.safetensors", &bytes);
+    rig.ends(0, &["config", "set", "models", rig.place.path("ComfyUI/models").to_str().unwrap()]);
+    let shown = rig.json(&["models", "show", "all.safetensors"]);
+    let parts = shown["parts"].as_array().unwrap();
+    let names: Vec<&str> = parts.iter().map(|part| part["part"].as_str().unwrap()).collect();
+    assert_eq!(names, ["transformer", "vae", "text_encoder"]);
+    assert_eq!((&shown["family"], &shown["problem"]), (&"LTX-Video".into(), &Value::Null));
+    assert!(parts.iter().all(|part| part["problem"].is_null()), "{parts:?}");
+    let sum: u64 = parts.iter().map(|part| part["bytes"].as_u64().unwrap()).sum();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    assert_eq!(sum, bytes.len() as u64 - 8 - header, "all of the data, once");
+    let listed = rig.ends(0, &["models", "list"]);
+    assert!(listed.contains("LTX-Video: transformer, vae, text_encoder"), "{listed}");
+    rig.place.write(
+        "noise.ron",
+        r#"Graph(version: 1, nodes: {
+            "model": (op: "model.load", with: {"source": "all.safetensors"}),
+            "noise": (op: "latent.noise", in: {"vae": "model.vae"}, with: {"width": 32, "height": 32}),
+            "patches": (op: "patchify", in: {"latents": "noise", "dit": "model.dit"}),
+            "frame": (op: "vae.decode", in: {"vae": "model.vae", "latent": "noise"}),
+            "file": (op: "image.write", in: {"frames": "frame"}, with: {"path": "noise.png"}),
+            "tensors": (op: "tensor.write", in: {"tensors": {"patches": "patches"}},
+                with: {"path": "patches.safetensors"}),
+        }, outputs: {"file": "file", "tensors": "tensors"})"#,
+    );
+    rig.ends(0, &["run", "noise.ron"]);
+    rig.ends(0, &["models", "convert", "all.safetensors", "folder"]);
+    let shown = rig.json(&["models", "show", "folder"]);
+    assert_eq!(shown["parts"].as_array().unwrap().len(), 3, "{shown}");
+}
+
+/// A language model is told by its family, sizes and types, and what a base model lacks is said.
+#[test]
+fn language_models_are_told() {
+    let rig = Rig::new();
+    let file = reference("language/qwen3.gguf");
+    let file = file.to_str().unwrap();
+    let shown = rig.json(&["models", "show", file]);
+    assert_eq!(
+        (&shown["family"], &shown["parts"][0]["part"]),
+        (&"Qwen3".into(), &"language_model".into())
+    );
+    let own = &shown["language"];
+    assert_eq!((&own["architecture"], &own["chat_template"]), (&"qwen3".into(), &true.into()));
+    for size in ["layers", "width", "heads", "vocabulary", "context"] {
+        assert!(own[size].as_u64().unwrap() > 0, "{size}: {own}");
+    }
+    assert_eq!(shown["problem"], Value::Null);
+    let told = rig.ends(0, &["models", "show", file]);
+    assert!(told.contains("Qwen3: language_model") && told.contains("; a chat template"), "{told}");
+    // A base model: the key of its template is another.
+    let bytes = fs::read(file).unwrap();
+    let key = b"tokenizer.chat_template";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+    let mut base = bytes.clone();
+    base[at..at + key.len()].copy_from_slice(b"tokenizer.xhat_template");
+    rig.place.write("base.gguf", &base);
+    let told = rig.ends(1, &["models", "show", "base.gguf"]);
+    assert!(told.contains("no chat template") && told.contains("a base model follows"), "{told}");
+}

@@ -6,9 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use kino_models::ModelFolder;
-use kino_models::checkpoint::{
-    Checkpoint, DataFile, ModelFiles, PartFiles, SingleFormat, part_names,
-};
+use kino_models::checkpoint::{Checkpoint, ModelFiles, SingleFormat, part_names};
 pub use kino_models::convert::ConvertTo;
 use kino_models::convert::{Conversion, Destination};
 use kino_models::families::Families;
@@ -211,12 +209,7 @@ fn open(settings: &Settings, families: &Families, source: &str) -> Result<Checkp
         let folder = ModelFolder::directory(&path);
         return folder.and_then(|folder| Checkpoint::open(&folder)).map_err(of_models);
     }
-    let open = || {
-        let files = PartFiles::of_file(DataFile::open(&path, &path.display().to_string())?)?;
-        let (_, part) = families.identify(&files)?;
-        families.assemble(None, &[(part, path.clone())])
-    };
-    open().map_err(of_models)
+    families.open_file(&path).map_err(of_models)
 }
 
 /// The parts that are written.

@@ -5,14 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use candle_core::{DType, Device};
 use kino_models::ModelFolder;
 use kino_models::checkpoint::{Checkpoint, DataFile, PartFiles};
 use kino_models::families::Families;
 use kino_models::interpolate::read_interpolator;
+pub use kino_models::language::LanguageSummary;
+use kino_models::language::read_language_model;
 use kino_models::model::Model;
 use kino_models::upscale::read_upscaler;
-use kino_models::weight::LoraSpec;
+use kino_models::weight::{LoraSpec, Weights};
 pub use kino_nodes::{ModelFolders, ModelPlace};
 use kino_nodes::{OpenModel, path_of_read};
 use kino_world::extra_model_paths;
@@ -63,6 +67,8 @@ pub struct FoundModel {
     pub family: Option<String>,
     /// Its parts.
     pub parts: Vec<FoundPart>,
+    /// What it is, if it is a language model.
+    pub language: Option<LanguageSummary>,
     /// What of it is not there.
     pub gaps: Vec<HubGap>,
     /// Why it cannot be used, or not all of it.
@@ -128,6 +134,7 @@ impl FoundModel {
             path,
             family: None,
             parts: Vec::new(),
+            language: None,
             gaps: Vec::new(),
             problem: None,
             hint: None,
@@ -193,12 +200,21 @@ impl FoundModel {
             Err(error) => return FoundModel { problem: Some(error.to_string()), ..self },
         };
         let families = Families::default();
-        let known = families.identify(&files);
-        let name = match &known {
-            Ok((family, part)) => {
-                self.family = Some((*family).to_owned());
-                part
+        let name = match families.identify(&files) {
+            Ok((family, parts)) => {
+                self.family = Some(family.to_owned());
+                self.parts = parts.iter().map(|(part, own)| FoundPart::of(part, own)).collect();
+                if let [_, _, ..] = parts.as_slice() {
+                    // Of a file that they share, each has its own weights.
+                    let own = parts.iter().map(|(_, own)| own.stored_bytes());
+                    self.parts.iter_mut().zip(own).for_each(|(part, bytes)| part.bytes = bytes);
+                }
+                if probe {
+                    self.probe_file(&families, path);
+                }
+                return self;
             }
+            Err(_) if self.read_language(&files, probe) => "language_model",
             Err(_) if read_upscaler(&files).is_ok() => "upscaler",
             Err(_) if read_interpolator(&files).is_ok() => "interpolator",
             Err(_) if LoraSpec::read(&files).is_ok() => "lora",
@@ -208,18 +224,35 @@ impl FoundModel {
             }
         };
         self.parts.push(FoundPart::of(name, &files));
-        if let (true, Some((_, part))) = (probe, known.ok()) {
-            let model =
-                families.assemble(None, &[(part, path.to_owned())]).and_then(|checkpoint| {
-                    let parts = families.read(&checkpoint)?;
-                    Ok(OpenModel::new(checkpoint, parts))
-                });
-            match model {
-                Ok(model) => self.probe(model),
-                Err(error) => self.problem = Some(error.to_string()),
-            }
-        }
         self
+    }
+
+    /// Whether a file is a language model, which then is told; with `probe`, what it lacks, too.
+    fn read_language(&mut self, files: &PartFiles, probe: bool) -> bool {
+        let Ok(summary) = LanguageSummary::read(files) else { return false };
+        self.family = Some(summary.config.architecture.title().to_owned());
+        self.language = Some(summary);
+        let probed = read_language_model(files).and_then(|spec| match probe {
+            true => {
+                let weights = Weights::new(Arc::new(files.clone()), DType::F32, &Device::Cpu)?;
+                spec.probe(&weights.probing(&Arc::default()))
+            }
+            false => Ok(()),
+        });
+        self.problem = probed.err().map(|error| error.to_string());
+        true
+    }
+
+    /// The same for the parts of a file.
+    fn probe_file(&mut self, families: &Families, path: &Path) {
+        let model = families.open_file(path).and_then(|checkpoint| {
+            let parts = families.read(&checkpoint)?;
+            Ok(OpenModel::new(checkpoint, parts))
+        });
+        match model {
+            Ok(model) => self.probe(model),
+            Err(error) => self.problem = Some(error.to_string()),
+        }
     }
 
     fn of_snapshot(cache: &HubCache, snapshot: &HubSnapshot, probe: bool) -> Self {

@@ -29,8 +29,8 @@ pub(crate) static LOAD: NodeDef = NodeDef {
             text("source", "").file().about(
                 "`embedded:shapes`, a folder in the diffusers layout (relative to the graph, or to a \
                  folder of the setting `models`), or `hf:OWNER/NAME[@REVISION]`. It may be left out \
-                 where every part that is needed has a file; or be the transformer's, beside which the \
-                 others have theirs."
+                 where every part that is needed has a file; or be a file: the transformer's, or one that \
+                 holds several parts, beside which the others have theirs."
             ),
             text("compute", "auto").choices(&COMPUTE).about(
                 "The type to compute in. `auto`: bf16 where the weights are bf16 or fp8 and the \
@@ -75,8 +75,10 @@ Parts may stand alone in files instead, as ComfyUI and the authors of models sha
 transformers, autoencoders and encoders of Wan 2.1 and 2.2 and of FLUX.1 by the names of their \
 authors or of diffusers, UMT5 and T5 also by those of llama.cpp. Numbers may be f32, f16, bf16, fp8 with or without \
 scales, int8 with or without rotation (ConvRot, as ComfyUI writes it), or GGUF's Q2_K to Q6_K, Q4_0, \
-Q4_1, Q5_0, Q5_1, Q8_0: matrices of the last three kinds stay so in memory. What they are is read from names and shapes, not from labels. A bare name is also looked for in the folders of the setting `models` \
-and in what ComfyUI calls the folders there: diffusion_models, unet, vae, text_encoders, clip, \
+Q4_1, Q5_0, Q5_1, Q8_0: matrices of the last three kinds stay so in memory. What they are is read from names and shapes, not from labels. A file of \
+several parts (ComfyUI's checkpoints: transformer, autoencoder, text encoders) is a `source` that gives all \
+that it holds, or a part where it is named for one. A bare name is also looked for in the folders of the setting `models` \
+and in what ComfyUI calls the folders there: checkpoints, diffusion_models, unet, vae, text_encoders, clip, \
 clip_vision; `hf:OWNER/NAME[@REVISION]/PATH` is a file of a model of the Hugging Face Hub. The \
 tokenizers of UMT5, T5 and CLIP are brought along. Without a `source` the noise levels of Wan are \
 shifted by 3 (5 for TI2V, 16 for a first and a last frame), those of FLUX.1 dev by the size of the \
@@ -124,7 +126,7 @@ impl<'a> Named<'a> {
         Some(Named { source: text("source")?, files })
     }
 
-    /// The file that stands for the transformer without a folder around it, if the source is one.
+    /// The file that stands for the model without a folder around it, if the source is one.
     fn source_file(&self) -> Option<&'a str> {
         let ending = self.source.rsplit_once('.')?.1.to_ascii_lowercase();
         // Pickles are no weights that are read, which is told of the file that they are.
@@ -309,6 +311,7 @@ fn open(services: &Services, named: &Named<'_>) -> std::result::Result<Arc<OpenM
     let find = |source| ModelSource::find(source, &folders.graph, &of_user, &policy);
     let file = |port, part, path| find_part((port, part), path, &folders.graph, &of_user, &policy);
     let mut files = Vec::new();
+    let mut whole = None;
     let source = match (named.source, named.source_file(), named.files.as_slice()) {
         ("", _, []) => {
             let hint = "write a source (embedded:shapes, a folder, hf:OWNER/NAME), or the files of \
@@ -319,10 +322,10 @@ fn open(services: &Services, named: &Named<'_>) -> std::result::Result<Arc<OpenM
         (_, Some(path), _) => {
             let part = part_names::TRANSFORMER;
             if named.files.iter().any(|(own, _)| *own == part) {
-                let message = "a file that is a source is the transformer, and there is another";
+                let message = "a file that is a source holds the transformer, and there is another";
                 return Err(PlanError::at("source", message).hint("name one of them"));
             }
-            files.push((part, file("source", part, path)?));
+            whole = Some(file("source", part, path)?);
             None
         }
         (source, ..) => Some(find(source)?),
@@ -330,7 +333,7 @@ fn open(services: &Services, named: &Named<'_>) -> std::result::Result<Arc<OpenM
     for (part, path) in &named.files {
         files.push((*part, file(part, part, path)?));
     }
-    let asked = ModelRequest { source, files };
+    let asked = ModelRequest { source, whole, files };
     asked.check_files(&policy)?;
     let model = models.open(&asked);
     let model = model.map_err(|error| {

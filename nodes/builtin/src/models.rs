@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Device;
 use kino_models::checkpoint::Checkpoint;
-use kino_models::families::Families;
+use kino_models::families::{Families, SingleFiles};
 use kino_models::interpolate::read_interpolator;
 use kino_models::language::{LanguageModel, LanguageSpec, read_language_model};
 use kino_models::model::{
@@ -122,9 +122,10 @@ impl Models {
             return Ok(Arc::clone(model));
         }
         let folder = asked.source.as_ref().map(ModelSource::open).transpose()?;
-        let checkpoint = match (&folder, asked.files.as_slice()) {
-            (Some(folder), []) => Checkpoint::open(folder)?,
-            (folder, files) => self.families.assemble(folder.as_ref(), files)?,
+        let singles = SingleFiles { whole: asked.whole.as_deref(), parts: &asked.files };
+        let checkpoint = match &folder {
+            Some(folder) if singles.is_empty() => Checkpoint::open(folder)?,
+            folder => self.families.assemble(folder.as_ref(), &singles)?,
         };
         let parts = self.families.read(&checkpoint)?;
         let model = Arc::new(OpenModel::new(checkpoint, parts));

@@ -260,6 +260,8 @@ impl ModelSource {
 pub(crate) struct ModelRequest {
     /// Where the parts lie that have no file of their own.
     pub(crate) source: Option<ModelSource>,
+    /// A file in its place, which holds a transformer or several parts.
+    pub(crate) whole: Option<PathBuf>,
     /// Which part a file is, and where it lies.
     pub(crate) files: Vec<(&'static str, PathBuf)>,
 }
@@ -273,6 +275,9 @@ impl ModelRequest {
         if let Some(source) = &self.source {
             source.check_files(policy)?;
         }
+        if let Some(whole) = &self.whole {
+            policy.check_model(whole).map_err(at_input("source"))?;
+        }
         let mut files = self.files.iter();
         files.try_for_each(|(part, path)| policy.check_model(path).map_err(at_input(part)))
     }
@@ -282,6 +287,7 @@ impl ModelRequest {
         let place = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         RequestLocation {
             source: self.source.as_ref().map(ModelSource::location),
+            whole: self.whole.as_ref().map(place),
             files: self.files.iter().map(|(part, path)| (*part, place(path))).collect(),
         }
     }
@@ -291,13 +297,15 @@ impl ModelRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RequestLocation {
     source: Option<ModelLocation>,
+    whole: Option<PathBuf>,
     files: Vec<(&'static str, PathBuf)>,
 }
 
 /// What ComfyUI calls the folders in which the files lie that nodes read.
-pub const MODEL_KINDS: [&str; 9] = [
+pub const MODEL_KINDS: [&str; 10] = [
     "diffusion_models",
     "unet",
+    "checkpoints",
     "vae",
     "text_encoders",
     "clip",
@@ -307,13 +315,16 @@ pub const MODEL_KINDS: [&str; 9] = [
     "LLM",
 ];
 
-/// The folders of ComfyUI in which files of a part lie, inside a folder of models.
+/// The folders of ComfyUI in which files of a part lie, inside a folder of models; those that hold
+/// several parts lie in `checkpoints`.
 pub(crate) fn folders_of(part: &str) -> &'static [&'static str] {
     match part {
-        part_names::VAE => &["vae"],
-        part_names::TEXT_ENCODER | part_names::TEXT_ENCODER_2 => &["text_encoders", "clip"],
+        part_names::VAE => &["vae", "checkpoints"],
+        part_names::TEXT_ENCODER | part_names::TEXT_ENCODER_2 => {
+            &["text_encoders", "clip", "checkpoints"]
+        }
         part_names::IMAGE_ENCODER => &["clip_vision"],
-        _ => &["diffusion_models", "unet"],
+        _ => &["diffusion_models", "unet", "checkpoints"],
     }
 }
 

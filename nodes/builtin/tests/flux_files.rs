@@ -9,9 +9,9 @@ mod gguf;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::flux::flux;
-use common::single::{DIT, File, Stored, Tensors, VAE, load, numbers};
+use common::single::{DIT, File, Stored, TEXT, Tensors, VAE, load, numbers};
 use common::{Copied, Rig, distance, int, known, reference, text};
 use kino_kernels::BlockType;
 use kino_node::{ConditioningFact, Ledger, Value};
@@ -509,12 +509,8 @@ fn an_autoencoder_with_original_names_is_the_one_of_the_folder() {
     assert!(refused.contains("latents of 4 channels"), "{refused}");
 }
 
-/// CLIP and T5 in either order, with the tokenizers that the engine brings.
-#[test]
-fn text_encoders_are_told_apart() {
-    let rig = Rig::new("flux-encoders");
-    let transformer = File::of("flux-small.safetensors", &original(&transformer()));
-    let t5 = reference("t5/text_encoder/model.safetensors");
+/// A small CLIP text encoder of so many tokens.
+fn clip(vocabulary: usize) -> Tensors {
     let mut clip = Tensors::new();
     let mut layer = |name: &str, shape: &[usize]| {
         for (end, shape) in [("weight", shape), ("bias", &shape[..1])] {
@@ -532,13 +528,103 @@ fn text_encoders_are_told_apart() {
         layer(name, &[512]);
     }
     let embeddings = "text_model.embeddings";
-    clip.insert(format!("{embeddings}.token_embedding.weight"), numbers(&[20, 512], 1));
+    clip.insert(format!("{embeddings}.token_embedding.weight"), numbers(&[vocabulary, 512], 1));
     clip.insert(format!("{embeddings}.position_embedding.weight"), numbers(&[77, 512], 2));
     clip.insert(
         format!("{embeddings}.position_ids"),
         Tensor::arange(0i64, 77, &Device::Cpu).unwrap(),
     );
-    let clip = File::of("clip.safetensors", &clip);
+    clip
+}
+
+/// Tensors with something before their names.
+fn below<'a>(prefix: &'a str, tensors: &'a Tensors) -> impl Iterator<Item = (String, Tensor)> + 'a {
+    tensors.iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor.clone()))
+}
+
+/// The parts of a model of which every word has its row, as files of their own and as one file of
+/// ComfyUI's: a transformer, an autoencoder, CLIP, T5.
+fn parts() -> [Tensors; 4] {
+    let mut transformer = original(&transformer());
+    transformer.insert("vector_in.in_layer.weight".to_owned(), numbers(&[DIM, 512], 9));
+    let mut clip = clip(49_408);
+    let table = clip.get_mut("text_model.embeddings.token_embedding.weight").unwrap();
+    *table = table.to_dtype(DType::F8E4M3).unwrap();
+    let file = reference("t5/text_encoder/model.safetensors");
+    let mut t5 = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    t5.insert("shared.weight".to_owned(), numbers(&[32_128, 24], 4));
+    [transformer, autoencoder().1, clip, t5]
+}
+
+/// One file of a transformer, an autoencoder and both text encoders gives what its parts give.
+#[test]
+fn one_file_of_all_parts_is_a_model() {
+    let rig = Rig::new("flux-whole");
+    let own = parts();
+    let [transformer, vae, clip, t5] = &own;
+    let names = ["flux-own.safetensors", "ae-own.safetensors", "clip-own.safetensors"];
+    let [dit_file, vae_file, clip_file] =
+        [0, 1, 2].map(|index| File::of(names[index], &own[index]));
+    let t5_file = File::of("t5-own.safetensors", t5);
+    let one = Tensor::new(1f32, &Device::Cpu).unwrap();
+    let beside = ["text_encoders.clip_l.logit_scale", "text_encoders.t5xxl.logit_scale"];
+    let all: Tensors = below("model.diffusion_model.", transformer)
+        .chain(below("text_encoders.clip_l.transformer.", clip))
+        .chain(below("text_encoders.t5xxl.transformer.", t5))
+        .chain(beside.map(|name| (name.to_owned(), one.clone())))
+        .collect();
+    let without_vae = File::of("flux-no-vae.safetensors", &all);
+    let all: Tensors = below("vae.", vae).chain(all).collect();
+    let whole = File::of("flux-whole.safetensors", &all);
+    let alone = [
+        ("transformer", dit_file.path()),
+        ("vae", vae_file.path()),
+        ("text_encoder", clip_file.path()),
+        ("text_encoder_2", t5_file.path()),
+    ];
+    let compute = |given: &[(&str, &str)]| {
+        let load = |output: usize| load(&rig, &[given, &[("compute", "f32")]].concat(), output);
+        let prompt = [("encoder", load(TEXT)), ("prompt", text("a red fox"))];
+        let prompt = rig.one("text.encode", &prompt);
+        let dit = load(DIT);
+        let latents = ("latents", Value::Tensor((numbers(&[16, 1, 4, 4], 3) * 6.0).unwrap()));
+        let patches = rig.one("patchify", &[("dit", dit.clone()), latents]);
+        let inputs = [("dit", dit), ("patches", patches), ("text", prompt), ("steps", int(2))];
+        let latent = rig.one("unpatchify", &[("patches", rig.one("dit.sample", &inputs))]);
+        let latent = Value::Tensor(latent.tensor().unwrap().contiguous().unwrap());
+        rig.one("vae.decode", &[("vae", load(VAE)), ("latent", latent)]).tensor().unwrap()
+    };
+    let expected = compute(&alone);
+    assert_eq!(distance(&compute(&[("source", whole.path())]), &expected), 0.0);
+    // All of it is read.
+    let planned = rig.infer("model.load", &[("source", known(whole.path()))]).unwrap();
+    assert!(planned.warnings.is_empty(), "{:?}", planned.warnings);
+    // What it lacks has a file of its own; what has one is not taken from it.
+    let given = [("source", without_vae.path()), ("vae", vae_file.path())];
+    assert_eq!(distance(&compute(&given), &expected), 0.0);
+    let mut other = t5.clone();
+    other.insert("shared.weight".to_owned(), numbers(&[32_128, 24], 5));
+    let other = File::of("t5-other.safetensors", &other);
+    let replaced = compute(&[("source", whole.path()), ("text_encoder", other.path())]);
+    assert!(distance(&replaced, &expected) > 0.0);
+    let replaced_alone = [&alone[..3], &[("text_encoder_2", other.path())]].concat();
+    assert_eq!(distance(&replaced, &compute(&replaced_alone)), 0.0);
+    // Each part may be taken from it.
+    let each = alone.map(|(port, _)| (port, whole.path()));
+    assert_eq!(distance(&compute(&each), &expected), 0.0);
+    let vae = rig.fact("model.load", &[("source", known(without_vae.path()))], VAE);
+    let latent = ("latent", kino_port::Fact::Unknown);
+    let refused = rig.objects("vae.decode", &[("vae", vae), latent]);
+    assert!(refused.contains("has no VAE"), "{refused}");
+}
+
+/// CLIP and T5 in either order, with the tokenizers that the engine brings.
+#[test]
+fn text_encoders_are_told_apart() {
+    let rig = Rig::new("flux-encoders");
+    let transformer = File::of("flux-small.safetensors", &original(&transformer()));
+    let t5 = reference("t5/text_encoder/model.safetensors");
+    let clip = File::of("clip.safetensors", &clip(20));
     let (t5, clip) = (t5.to_str().unwrap(), clip.path());
     for (first, second) in [(clip, t5), (t5, clip)] {
         let inputs = [

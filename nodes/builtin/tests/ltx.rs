@@ -328,3 +328,98 @@ fn t5_alone_goes_with_the_model_of_its_folder() {
     assert_eq!(distance(&alone.0, &folder.0), 0.0);
     assert_eq!(distance(&alone.1, &folder.1), 0.0);
 }
+
+/// The transformer alone in few bits, by the names of its authors: what diffusers computes with the
+/// numbers that the libraries which wrote the files say they are (`tests/ref/ltx_files.py`).
+#[test]
+fn files_in_few_bits_give_what_diffusers_gives_of_their_numbers() {
+    const VALUES: &str = "ltx_files/values.safetensors";
+    let rig = Rig::new("ltx-narrow");
+    let x = rig.golden(VALUES, "x").tensor().unwrap();
+    let plain = rig.golden(VALUES, "plain").tensor().unwrap();
+    for file in ["q8_0.gguf", "q4_0.gguf", "fp8.safetensors", "fp8_rows.safetensors"] {
+        let path = common::reference(&format!("ltx_files/{file}"));
+        let inputs = [("transformer", text(path.to_str().unwrap())), ("compute", text("f32"))];
+        let wanted = [false, false, true, false];
+        let mut parts = rig.run_wanted(common::node("model.load"), &inputs, &wanted);
+        let dit = parts[2].take().unwrap();
+        let inferred = rig.infer("model.load", &[("transformer", known(path.to_str().unwrap()))]);
+        let warnings = inferred.unwrap().warnings;
+        assert!(warnings.is_empty(), "{file}: {warnings:?}");
+        let latents = ("latents", Value::Tensor(x.clone()));
+        let patches = rig.one("patchify", &[("dit", dit.clone()), latents]);
+        // One step of Euler from timestep 1000 goes all the way.
+        let inputs = [
+            ("dit", dit.clone()),
+            ("patches", patches),
+            ("text", rig.golden(VALUES, "text")),
+            ("steps", int(1)),
+            ("guidance", Value::Real(1.0)),
+            ("scheduler", text("euler")),
+            ("shift", Value::Real(1.0)),
+        ];
+        let clean = rig.one("unpatchify", &[("patches", rig.one("dit.sample", &inputs))]);
+        let velocity = (&x - clean.tensor().unwrap()).unwrap();
+        let stem = file.split('.').next().unwrap();
+        let expected = rig.golden(VALUES, stem).tensor().unwrap();
+        close(&format!("{file}: velocity"), &velocity, &expected, 2e-5);
+        assert!(distance(&expected, &plain) > 1e-3, "{file}: not the numbers before they were cut");
+    }
+}
+
+/// A folder's parts as files of their own, by the names of the authors: the same numbers, and the
+/// sizes that weights alone do not say. In GGUF, too.
+#[test]
+fn parts_are_written_as_files_of_their_own() {
+    use common::single::converted_file;
+    use kino_models::convert::ConvertTo;
+
+    let rig = Rig::new("ltx-convert");
+    for name in ["v090", "v095"] {
+        let model = format!("ltx/{name}/model");
+        let (path, folder) = (common::reference(&model), rig.model(&model));
+        let golden = |part: &str| rig.golden(&format!("ltx/{name}/golden.safetensors"), part);
+        for ending in ["safetensors", "gguf"] {
+            let [dit, vae] = ["transformer", "vae"].map(|part| {
+                let file = format!("ltx-{name}-{part}.{ending}");
+                converted_file((&path, part), ConvertTo::Plain(DType::F32), &file).unwrap()
+            });
+            let given = [
+                ("transformer", text(dit.path())),
+                ("vae", text(vae.path())),
+                ("compute", text("f32")),
+            ];
+            let wanted = [false, false, true, true];
+            let mut parts = rig.run_wanted(common::node("model.load"), &given, &wanted);
+            let mut part = |index: usize| parts[index].take().expect("a part");
+            let (dit, vae) = (part(2), part(3));
+            let sample = |dit: &Value| {
+                let latents = ("latents", golden("a.latents_init"));
+                let patches = rig.one("patchify", &[("dit", dit.clone()), latents]);
+                let rows = ("text", rig.golden("ltx/v090/golden.safetensors", "x_text"));
+                let inputs = [("dit", dit.clone()), ("patches", patches), rows, ("steps", int(1))];
+                // A level that both have: the folder's scheduler does not go along.
+                let level = [("shift", Value::Real(2.0)), ("guidance", Value::Real(1.0))];
+                rig.one("dit.sample", &[&inputs[..], &level].concat()).tensor().unwrap()
+            };
+            let off = distance(&sample(&dit), &sample(&folder.dit));
+            assert!(off < 1e-5, "{name}, {ending}: {off}");
+            let decode = |vae: &Value| {
+                let inputs = [("vae", vae.clone()), ("latent", golden("v2.z"))];
+                rig.one("vae.decode", &inputs).tensor().unwrap()
+            };
+            assert_eq!(distance(&decode(&vae), &decode(&folder.vae)), 0.0, "{name}, {ending}");
+        }
+    }
+    // What is narrow stays exact, and becomes narrow in its form.
+    let narrow = common::reference("ltx_files/q8_0.gguf");
+    let wide = converted_file((&narrow, ""), ConvertTo::Plain(DType::F32), "wide.safetensors");
+    let again = converted_file((&wide.unwrap().0, ""), ConvertTo::ScaledFp8, "fp8.safetensors");
+    let tensors = candle_core::safetensors::load(&again.unwrap().0, &candle_core::Device::Cpu);
+    let tensors = tensors.unwrap();
+    let query = "transformer_blocks.0.attn1.to_q";
+    assert_eq!(tensors[&format!("{query}.weight")].dtype(), DType::F8E4M3);
+    assert!(tensors.contains_key(&format!("{query}.scale_weight")));
+    assert_eq!(tensors["patchify_proj.weight"].dtype(), DType::F32);
+    assert!(tensors.contains_key("transformer_blocks.0.attn1.q_norm.weight"));
+}

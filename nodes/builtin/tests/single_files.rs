@@ -660,6 +660,14 @@ fn a_text_encoder_alone_is_the_one_of_the_folder() {
     let inputs = [("encoder", alone), ("prompt", text("a red circle"))];
     let failed = rig.fails("text.encode", &inputs);
     assert!(failed.contains("outside the encoder's vocabulary of 608"), "{failed}");
+    // Which a prompt that is known says before anything runs.
+    let encoder = rig.fact("model.load", &[("text_encoder", known(own.to_str().unwrap()))], TEXT);
+    let told = |prompt: &str| {
+        rig.objects("text.encode", &[("encoder", encoder.clone()), ("prompt", known(prompt))])
+    };
+    let said = told("a red circle");
+    assert!(said.starts_with("encoder: token ") && said.contains("vocabulary of 608"), "{said}");
+    assert!(said.contains("load the encoder from a folder that has its own tokenizer"), "{said}");
 }
 
 #[test]

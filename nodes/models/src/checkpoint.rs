@@ -1,9 +1,10 @@
 //! Checkpoints: where weights lie, in which form, under which names.
 //!
 //! Forms of today: a folder in the diffusers layout, single files or sharded, on disk or in the
-//! binary; and parts that stand alone in files, safetensors or GGUF, as ComfyUI and the authors of
-//! models share them.
+//! binary; parts that stand alone in files, safetensors or GGUF, as ComfyUI and the authors of
+//! models share them; and files that hold several parts (`bundle`).
 
+mod bundle;
 mod check;
 mod file;
 mod folder;
@@ -17,11 +18,12 @@ mod part;
 mod safetensors;
 mod single;
 
+pub(crate) use bundle::parts as bundled_parts;
 pub use check::{LARGEST_SIZE, invalid, require_positive, require_sizes, unsupported};
 pub use file::DataFile;
 pub use folder::{EmbeddedFiles, ModelFiles, ModelFolder};
-pub(crate) use header::CONFIG;
 pub use header::StoredType;
+pub(crate) use header::{AUTHORS_CONFIG, CONFIG};
 pub use layout::GgufValue;
 pub(crate) use layout::{FileLayout, NewTensor, lay_out_gguf, lay_out_safetensors};
 pub use metadata::FileMetadata;

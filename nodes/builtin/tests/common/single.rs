@@ -161,8 +161,8 @@ pub fn open(path: &Path) -> (Checkpoint, Option<&'static str>) {
     }
     let families = Families::default();
     let files = DataFile::open(path, path.to_str().unwrap()).and_then(PartFiles::of_file).unwrap();
-    let (_, part) = families.identify(&files).unwrap();
-    (families.assemble(None, &[(part, path.to_owned())]).unwrap(), Some(part))
+    let (_, parts) = families.identify(&files).unwrap();
+    (families.open_file(path).unwrap(), Some(parts[0].0))
 }
 
 /// What a part becomes, as the bytes of its file.

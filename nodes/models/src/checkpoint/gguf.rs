@@ -10,7 +10,7 @@ use candle_core::DType;
 use kino_kernels::BlockType;
 
 use super::file::DataFile;
-use super::header::{CONFIG, Header, StoredTensor, StoredType};
+use super::header::{AUTHORS_CONFIG, CONFIG, Header, StoredTensor, StoredType};
 use crate::error::{Error, Result};
 
 /// How a file begins.
@@ -347,7 +347,7 @@ impl<'a> Reader<'a> {
             } else if let Some(tensor) = key.strip_prefix(ORIGINAL_SHAPE) {
                 let shape = self.shape(&key, kind)?;
                 metadata.shapes.insert(tensor.to_owned(), shape);
-            } else if key == CONFIG && kind == TEXT {
+            } else if [CONFIG, AUTHORS_CONFIG].contains(&&*key) && kind == TEXT {
                 let said = self.text(&key)?;
                 metadata.said.insert(key.clone(), said);
             } else {

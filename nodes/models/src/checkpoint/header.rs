@@ -24,7 +24,12 @@ pub enum StoredType {
 /// from its weights alone stands alone, too. What else reads such files passes over it.
 pub(crate) const CONFIG: &str = "kinograph.config";
 
+/// Where the authors of LTX-Video, and who converts their files, say what the configs of its parts
+/// were, as JSON.
+pub(crate) const AUTHORS_CONFIG: &str = "config";
+
 /// A tensor as a header tells of it.
+#[derive(Clone)]
 pub(crate) struct StoredTensor {
     pub(crate) name: String,
     /// The form in which it is stored, where that is read.
@@ -39,6 +44,7 @@ pub(crate) struct StoredTensor {
 }
 
 /// The header of a file of weights: every tensor lies inside the file, and no name stands twice.
+#[derive(Clone)]
 pub(crate) struct Header {
     /// Where the data begin; all before them is the header.
     pub(crate) data_start: u64,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::DType;
 
@@ -17,8 +18,9 @@ const HASHED_WHOLE: u64 = 16 << 20;
 const SAMPLE: u64 = 4096;
 
 /// One file with its header read.
+#[derive(Clone)]
 struct WeightFile {
-    file: DataFile,
+    file: Arc<DataFile>,
     header: Header,
 }
 
@@ -44,6 +46,7 @@ pub(crate) struct TensorEntry<'a> {
 pub type Cut = Box<dyn Fn(&str) -> Vec<(String, usize)> + Send + Sync>;
 
 /// All the weight files of one part of a model, opened, by tensor name.
+#[derive(Clone)]
 pub struct PartFiles {
     folder: String,
     files: Vec<WeightFile>,
@@ -69,7 +72,8 @@ impl PartFiles {
     /// # Errors
     /// When a file is a pickle, truncated, or otherwise neither safetensors nor GGUF.
     pub(crate) fn read(folder: &str, files: Vec<DataFile>) -> Result<Self> {
-        let read = |file: DataFile| Ok(WeightFile { header: format::read(&file)?, file });
+        let read =
+            |file: DataFile| Ok(WeightFile { header: format::read(&file)?, file: Arc::new(file) });
         let files = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
         let mut place = HashMap::new();
         for (index, file) in files.iter().enumerate() {
@@ -138,10 +142,12 @@ impl PartFiles {
         self
     }
 
-    /// Only those weights whose names are taken, of the same files.
+    /// Only those weights before whose names this stands, by what follows it, of the same files.
     #[must_use]
-    pub(crate) fn keeping(mut self, is_taken: impl Fn(&str) -> bool) -> Self {
-        self.place.retain(|name, _| is_taken(name));
+    pub(crate) fn within(mut self, prefix: &str) -> Self {
+        let place = std::mem::take(&mut self.place).into_iter();
+        let inner = |name: &str| name.strip_prefix(prefix).map(str::to_owned);
+        self.place = place.filter_map(|(name, at)| Some((inner(&name)?, at))).collect();
         self
     }
 
@@ -153,6 +159,11 @@ impl PartFiles {
     /// The length of all files together.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.file.length()).sum()
+    }
+
+    /// The bytes of these weights as they are stored.
+    pub fn stored_bytes(&self) -> u64 {
+        self.tensors().fold(0, |sum, (_, tensor)| sum.saturating_add(tensor.length))
     }
 
     /// The files, as messages call them, with their lengths in bytes.
@@ -213,7 +224,7 @@ impl PartFiles {
 
     /// The files, in order.
     pub(crate) fn files(&self) -> impl Iterator<Item = &DataFile> {
-        self.files.iter().map(|file| &file.file)
+        self.files.iter().map(|file| &*file.file)
     }
 
     /// The type in which most elements are stored that do not lie in blocks.

@@ -92,6 +92,8 @@ pub struct SingleForm {
     pub metadata: Vec<(String, GgufValue)>,
     /// Tensors of bytes that stand beside the weights, by their names.
     pub beside: Vec<(String, Vec<u8>)>,
+    /// What its config says there, where that is not what the model's own says.
+    pub config: Option<Value>,
     /// What whoever writes such a file might want to know.
     pub notes: Vec<String>,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use kino_kernels::BlockType;
+use kino_kernels::{BlockType, MatrixScale};
 use serde_json::Value;
 
 use super::target::{About, ConvertTo, Destination, Target};
@@ -14,7 +14,7 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::families::Families;
-use crate::weight::{Scale, Weights, is_beside};
+use crate::weight::{Weights, is_beside};
 
 /// The tensor that says that a file's eight-bit weights have scales (ComfyUI). Of two numbers, it
 /// says that products are not made in eight bits, for which the file would need scales of
@@ -105,9 +105,13 @@ impl Conversion {
                 .push(format!("{fallen} {noun} no rows of whole blocks {name}: Q8_0 or as before"));
         }
         let path = format!("{part}/config.json");
-        let config = (form.is_some() && checkpoint.contains(&path))
-            .then(|| Ok::<_, Error>((CONFIG, checkpoint.json::<Value>(&path)?.to_string())))
-            .transpose()?;
+        let of_form = form.as_ref().and_then(|form| form.config.clone());
+        let config = match of_form {
+            Some(config) => Some(config),
+            None if form.is_some() && checkpoint.contains(&path) => Some(checkpoint.json(&path)?),
+            None => None,
+        };
+        let config = config.map(|config: Value| (CONFIG, config.to_string()));
         let metadata: Vec<_> = match form {
             Some(form) => {
                 for (name, bytes) in form.beside {
@@ -265,7 +269,7 @@ impl Planner<'_> {
             stored,
             shape: entry.shape,
             narrow: self.form.map_or(NarrowWeight::Never, |form| (form.narrow)(name)),
-            is_whole: goes_along || matches!(self.weights.factor(name)?, Scale::One(1.0)),
+            is_whole: goes_along || matches!(self.weights.factor(name)?, MatrixScale::All(1.0)),
         };
         let Some(target) = about.target(self.to, self.destination) else {
             return Err(Error::input(format!(
@@ -300,7 +304,7 @@ impl Planner<'_> {
                 };
                 self.tensors.push((scale, Bytes::Scale(name.clone())));
                 let is_fp8 = stored == StoredType::Plain(DType::F8E4M3)
-                    && matches!(self.weights.factor(&name)?, Scale::One(_));
+                    && matches!(self.weights.factor(&name)?, MatrixScale::All(_));
                 ("F8_E4M3", if is_fp8 { Bytes::Copied(name) } else { Bytes::Fp8(name) })
             }
         };

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use candle_core::DType;
 use half::{bf16, f16};
+use kino_kernels::MatrixScale;
 
 use super::plan::{Bytes, Conversion};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::StoredType;
 use crate::error::{Error, Result};
-use crate::weight::{Scale, pieces};
+use crate::weight::pieces;
 
 /// Bytes that are copied at a time.
 const COPIED: u64 = 1 << 20;
@@ -85,7 +86,7 @@ impl Conversion {
     fn numbers(&self, name: &str, each: &mut dyn FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
         let entry = self.files.find(name)?;
         let factor = match self.weights.factor(name)? {
-            Scale::One(factor) if entry.stored != Some(StoredType::Int8) => Some(factor),
+            MatrixScale::All(factor) if entry.stored != Some(StoredType::Int8) => Some(factor),
             _ => None,
         };
         let Some(factor) = factor else {
@@ -111,7 +112,7 @@ impl Conversion {
         let entry = self.files.find(name)?;
         let is_fp8 = entry.stored == Some(StoredType::Plain(DType::F8E4M3));
         let scale = match self.weights.factor(name)? {
-            Scale::One(scale) if is_fp8 => scale,
+            MatrixScale::All(scale) if is_fp8 => scale,
             _ => {
                 let mut largest = 0.0f32;
                 self.numbers(name, &mut |numbers| {

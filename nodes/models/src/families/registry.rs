@@ -1,11 +1,13 @@
 //! The families that are known, and which of them a checkpoint is of.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde_json::Value;
 
 use crate::checkpoint::{
     Checkpoint, DataFile, DetectedPart, ModelFiles, ModelFolder, PartFiles, SingleForm,
-    SingleFormat, SinglePart, part_names,
+    SingleFormat, SinglePart, bundled_parts, part_names,
 };
 use crate::error::{Error, Result};
 use crate::model::{Family, Model};
@@ -51,58 +53,97 @@ impl Families {
     }
 }
 
+/// The single files that a model is put together of.
+#[derive(Clone, Copy, Default)]
+pub struct SingleFiles<'a> {
+    /// A file that is the model: a transformer alone, or one of several parts, of which those count
+    /// that have no file of their own.
+    pub whole: Option<&'a Path>,
+    /// Which part a file is, and where it lies.
+    pub parts: &'a [(&'static str, PathBuf)],
+}
+
+impl SingleFiles<'_> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.whole.is_none() && self.parts.is_empty()
+    }
+}
+
 /// Models that are put together of single files.
 impl Families {
-    /// Opens a model of which `singles` (part and path) stand alone in files, and the rest, if there
-    /// is one, lies in `folder`.
+    /// Opens a model of which some parts stand in files, alone or several in one, and the rest, if
+    /// there is one, lies in `folder`.
     ///
     /// # Errors
     /// When a file is none of the part that it is given for, or of no family that is known.
     pub fn assemble(
         &self,
         folder: Option<&ModelFolder>,
-        singles: &[(&'static str, PathBuf)],
+        singles: &SingleFiles<'_>,
     ) -> Result<Checkpoint> {
-        let (mut parts, mut configs, mut opened) = (Vec::new(), Vec::new(), Vec::new());
-        let mut family: Option<&Arc<dyn Family>> = None;
-        for (part, path) in singles {
-            let name = path.display().to_string();
-            let files = of_bundle(PartFiles::of_file(DataFile::open(path, &name)?)?, part);
-            let (own, detected) = self.detect(&files, family)?;
-            let DetectedPart { part: found, config, rename, cut } = detected;
-            if !fits(part, found) {
-                let reason = format!("this is {}, not {}", article(found), article(part));
-                return Err(Error::Config { file: name, reason });
+        let mut assembly = Assembly::new(self);
+        // What the transformer is of says which encoders are meant: they are shared by families.
+        let mut others = Vec::new();
+        if let Some(path) = singles.whole {
+            let files = open(path)?;
+            let bundled = bundled_parts(&files);
+            if bundled.is_empty() {
+                assembly.add(part_names::TRANSFORMER, path, files)?;
             }
-            // Which of two text encoders a file is, the family of the model knows.
-            let part = if is_encoder(part) && family.is_some() { found } else { *part };
-            if parts.iter().any(|(other, _)| *other == part) {
-                let reason = format!("this is {}, and there is one already", article(part));
-                return Err(Error::Config { file: name, reason });
+            for (part, files) in bundled {
+                match part {
+                    part_names::TRANSFORMER => assembly.add(part, path, files)?,
+                    _ => others.push((part, path, files)),
+                }
             }
-            family = family.or(Some(own));
-            configs.push((format!("{part}/config.json"), config.to_string().into_bytes()));
-            parts.push((part, config));
-            let files = match &cut {
-                Some(cut) => files.cut(cut),
-                None => files,
-            };
-            let files = Arc::new(files.renamed(rename));
-            opened.push(SinglePart { part, path: path.clone(), files });
         }
-        if let Some(family) = family {
-            configs.extend(family.configs(&parts, folder)?);
+        for (part, path) in singles.parts {
+            let files = open(path)?;
+            let mut bundled = bundled_parts(&files);
+            let is_own = |(own, _): &(&str, PartFiles)| own == part;
+            let may_be = |(own, _): &(&str, PartFiles)| fits(part, own);
+            let own = bundled.iter().position(is_own).or(bundled.iter().position(may_be));
+            assembly.add(part, path, own.map_or(files, |at| bundled.swap_remove(at).1))?;
         }
-        Checkpoint::assemble(folder, opened, configs)
+        for (part, path, files) in others {
+            assembly.add_if_missing(part, path, files)?;
+        }
+        assembly.finish(folder)
     }
 
-    /// The name of the family that knows a file, and which of its parts the file is (one of
-    /// [`part_names`]).
+    /// Opens what a file holds, whichever parts of a model these are.
     ///
     /// # Errors
     /// When no family knows it, or the one that does cannot tell its sizes.
-    pub fn identify(&self, files: &PartFiles) -> Result<(&str, &'static str)> {
-        self.detect(files, None).map(|(family, found)| (family.name(), found.part))
+    pub fn open_file(&self, path: &Path) -> Result<Checkpoint> {
+        let files = open(path)?;
+        if !bundled_parts(&files).is_empty() {
+            return self.assemble(None, &SingleFiles { whole: Some(path), parts: &[] });
+        }
+        let (_, found) = self.detect(&files, None)?;
+        let parts = &[(found.part, path.to_owned())];
+        self.assemble(None, &SingleFiles { whole: None, parts })
+    }
+
+    /// The name of the family that knows a file, and the parts (of [`part_names`]) that it holds, each
+    /// with its weights.
+    ///
+    /// # Errors
+    /// When no family knows it, or the one that does cannot tell its sizes.
+    pub fn identify(&self, files: &PartFiles) -> Result<(&str, Vec<(&'static str, PartFiles)>)> {
+        let bundled = bundled_parts(files);
+        if bundled.is_empty() {
+            let (family, found) = self.detect(files, None)?;
+            return Ok((family.name(), vec![(found.part, files.clone())]));
+        }
+        let (mut family, mut parts) = (None, Vec::new());
+        for (_, files) in bundled {
+            let (own, found) = self.detect(&files, family)?;
+            family = family.or(Some(own));
+            parts.push((found.part, files));
+        }
+        Ok((family.map_or("", |family| family.name()), parts))
     }
 
     /// The name of the family that recognises a checkpoint.
@@ -157,23 +198,94 @@ impl Families {
     }
 }
 
-/// What stands before the names of each part in files that hold several (ComfyUI's "checkpoints").
-const BUNDLES: [(&str, &[&str]); 3] = [
-    (part_names::TRANSFORMER, &["model.diffusion_model."]),
-    (part_names::VAE, &["vae.", "first_stage_model."]),
-    (part_names::TEXT_ENCODER, &["text_encoders.", "cond_stage_model.", "conditioner."]),
-];
+/// A model that is being put together of files.
+struct Assembly<'a> {
+    families: &'a Families,
+    /// That of the first part.
+    family: Option<&'a Arc<dyn Family>>,
+    parts: Vec<(&'static str, Value)>,
+    opened: Vec<SinglePart>,
+}
 
-/// The weights of one part, where a file holds several; all of them where it holds one.
-fn of_bundle(files: PartFiles, part: &str) -> PartFiles {
-    let is_in = |name: &str, bundle: &[&str]| bundle.iter().any(|own| name.starts_with(own));
-    let has = |bundle: &[&str]| files.names().into_iter().any(|name| is_in(name, bundle));
-    let there = BUNDLES.iter().filter(|(_, bundle)| has(bundle)).count();
-    let own = BUNDLES.iter().find(|(name, _)| *name == part).map(|(_, bundle)| *bundle);
-    match own.filter(|own| there > 1 && has(own)) {
-        Some(own) => files.keeping(|name| is_in(name, own)),
-        None => files,
+impl<'a> Assembly<'a> {
+    fn new(families: &'a Families) -> Self {
+        Assembly { families, family: None, parts: Vec::new(), opened: Vec::new() }
     }
+
+    /// What a file is, and which part of this model: of two text encoders, the family of the model
+    /// knows which is which.
+    fn detect(
+        &mut self,
+        part: &'static str,
+        (path, files): (&Path, &PartFiles),
+    ) -> Result<(&'static str, DetectedPart)> {
+        let (own, detected) = self.families.detect(files, self.family)?;
+        let found = detected.part;
+        if !fits(part, found) {
+            let reason = format!("this is {}, not {}", article(found), article(part));
+            return Err(Error::Config { file: path.display().to_string(), reason });
+        }
+        let part = if is_encoder(part) && self.family.is_some() { found } else { part };
+        self.family = self.family.or(Some(own));
+        Ok((part, detected))
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.parts.iter().any(|(other, _)| *other == part)
+    }
+
+    /// Adds a file as a part.
+    fn add(&mut self, part: &'static str, path: &Path, files: PartFiles) -> Result<()> {
+        let (part, detected) = self.detect(part, (path, &files))?;
+        if self.has(part) {
+            let reason = format!("this is {}, and there is one already", article(part));
+            return Err(Error::Config { file: path.display().to_string(), reason });
+        }
+        self.put(part, path, (files, detected));
+        Ok(())
+    }
+
+    /// The same, unless there is such a part already.
+    fn add_if_missing(&mut self, part: &'static str, path: &Path, files: PartFiles) -> Result<()> {
+        let (part, detected) = self.detect(part, (path, &files))?;
+        if !self.has(part) {
+            self.put(part, path, (files, detected));
+        }
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        part: &'static str,
+        path: &Path,
+        (files, detected): (PartFiles, DetectedPart),
+    ) {
+        let DetectedPart { config, rename, cut, .. } = detected;
+        let files = match &cut {
+            Some(cut) => files.cut(cut),
+            None => files,
+        };
+        let files = Arc::new(files.renamed(rename));
+        self.parts.push((part, config));
+        self.opened.push(SinglePart { part, path: path.to_owned(), files });
+    }
+
+    /// The model, with what lies in `folder`.
+    fn finish(self, folder: Option<&ModelFolder>) -> Result<Checkpoint> {
+        let config = |(part, config): &(&str, Value)| {
+            (format!("{part}/config.json"), config.to_string().into_bytes())
+        };
+        let mut configs: Vec<(String, Vec<u8>)> = self.parts.iter().map(config).collect();
+        if let Some(family) = self.family {
+            configs.extend(family.configs(&self.parts, folder)?);
+        }
+        Checkpoint::assemble(folder, self.opened, configs)
+    }
+}
+
+/// Opens a file of weights.
+fn open(path: &Path) -> Result<PartFiles> {
+    PartFiles::of_file(DataFile::open(path, &path.display().to_string())?)
 }
 
 /// Whether a file of one part may stand for another: a transformer is either expert, and of text

@@ -52,6 +52,7 @@ pub(crate) fn single_form() -> SingleForm {
         architecture: "clip_vision",
         metadata: Vec::new(),
         beside: Vec::new(),
+        config: None,
         notes: Vec::new(),
     }
 }

@@ -22,6 +22,15 @@ impl Architecture {
     /// What `general.architecture` calls them.
     const NAMES: [(&str, Architecture); 3] =
         [("llama", Self::Llama), ("qwen2", Self::Qwen2), ("qwen3", Self::Qwen3)];
+
+    /// What people call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Llama => "Llama",
+            Self::Qwen2 => "Qwen2",
+            Self::Qwen3 => "Qwen3",
+        }
+    }
 }
 
 /// Sizes of a language model.

@@ -59,6 +59,27 @@ fn metadata(files: &PartFiles) -> Result<FileMetadata> {
     files.gguf_metadata(&keeps)?.ok_or(Error::Unsupported { file, what })
 }
 
+/// What a language model is, whether it can be asked anything or not.
+#[derive(Debug, Clone)]
+pub struct LanguageSummary {
+    /// Its sizes.
+    pub config: LanguageConfig,
+    /// Whether it says how it is asked: base models do not.
+    pub has_template: bool,
+}
+
+impl LanguageSummary {
+    /// That of the language model in a file. No weight is read.
+    ///
+    /// # Errors
+    /// When it is no GGUF file, of an architecture that is not read, or lacks its sizes.
+    pub fn read(files: &PartFiles) -> Result<Self> {
+        let metadata = metadata(files)?;
+        let has_template = metadata.text(TEMPLATE)?.is_some();
+        Ok(Self { config: LanguageConfig::read(&metadata, files)?, has_template })
+    }
+}
+
 /// What the language model in a file is. No weight is read.
 ///
 /// # Errors

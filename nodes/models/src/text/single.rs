@@ -64,7 +64,8 @@ pub(crate) fn single_form(
             (Box::new(rename), gguf_metadata(checkpoint, form)?)
         }
     };
-    Ok(SingleForm { rename, narrow, architecture: "t5encoder", metadata, beside, notes })
+    let architecture = "t5encoder";
+    Ok(SingleForm { rename, narrow, architecture, metadata, beside, config: None, notes })
 }
 
 /// The tensor in which ComfyUI looks for a SentencePiece model.

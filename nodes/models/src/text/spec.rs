@@ -8,7 +8,7 @@ use candle_core::DType;
 use super::config::{PromptForm, TextConfig, TokenizerConfig};
 use super::encoder::{T5Encoder, prepared};
 use super::t5::T5;
-use super::tokens::Tokens;
+use super::tokens::{Tokens, within_vocabulary};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -79,7 +79,9 @@ impl TextEncoderSpec for T5Spec {
             // Where another thread was quicker, this one goes.
             let _ = self.tokens.set(tokens);
         }
-        self.tokens.get().map_or(Ok(PromptLoss::default()), |tokens| tokens.loss(&text))
+        let Some(tokens) = self.tokens.get() else { return Ok(PromptLoss::default()) };
+        within_vocabulary(&tokens.encode(&text)?, self.config.vocab_size)?;
+        tokens.loss(&text)
     }
 }
 

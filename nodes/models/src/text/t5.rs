@@ -11,6 +11,7 @@ use kino_kernels::{self as kernels, LinearEpilogue};
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::text::config::TextConfig;
+use crate::text::tokens::within_vocabulary;
 use crate::weight::{BlockList, Blocks, Embedding, Linear, RmsNorm, Weights};
 
 /// The encoder.
@@ -87,13 +88,7 @@ impl T5 {
     /// # Errors
     /// When a token lies outside the vocabulary.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
-        let vocabulary = self.embedding.rows();
-        if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
-            return Err(Error::input(format!(
-                "token {id} lies outside the encoder's vocabulary of {vocabulary}: tokenizer and \
-                 text encoder do not belong together"
-            )));
-        }
+        within_vocabulary(ids, self.embedding.rows())?;
         self.embedding.lookup(ids)
     }
 

@@ -8,6 +8,20 @@ use crate::checkpoint::ModelFiles;
 use crate::error::{Error, Result};
 use crate::model::PromptLoss;
 
+/// Whether an encoder of so many tokens knows all of these.
+///
+/// # Errors
+/// When it does not, which is so of a tokenizer of another encoder.
+pub(crate) fn within_vocabulary(ids: &[u32], vocabulary: usize) -> Result<()> {
+    match ids.iter().find(|id| **id as usize >= vocabulary) {
+        None => Ok(()),
+        Some(id) => Err(Error::input(format!(
+            "token {id} lies outside the encoder's vocabulary of {vocabulary}: tokenizer and text \
+             encoder do not belong together; load the encoder from a folder that has its own tokenizer"
+        ))),
+    }
+}
+
 /// Turns text into token numbers that end with the end-of-text token.
 #[derive(Debug)]
 pub struct Tokens {

@@ -48,6 +48,11 @@ impl ModelIndex {
         ["LTXPipeline", "LTXImageToVideoPipeline", Self::NEW];
     pub(super) const NEW: &'static str = "LTXConditionPipeline";
 
+    /// Whether a model is driven as those of 0.9.5 and later.
+    pub(super) fn is_new(files: &impl ModelFiles) -> bool {
+        files.json::<Self>(Self::FILE).is_ok_and(|index| index.class == Self::NEW)
+    }
+
     /// Whether a model names one of the pipelines.
     pub(super) fn is_one(files: &impl ModelFiles) -> bool {
         let index = files.json::<Self>(Self::FILE);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::names::{self, VaeNames};
-use crate::checkpoint::{DetectedPart, PartFiles, part_names};
+use crate::checkpoint::{AUTHORS_CONFIG, DetectedPart, PartFiles, part_names};
 use crate::error::{Error, Result};
 
 /// Heads of every published transformer, where the header does not say: shapes do not.
@@ -30,7 +30,7 @@ pub(super) fn detect(files: &PartFiles) -> Result<Option<DetectedPart>> {
 
 /// What the authors say of a part in the header of a file.
 fn said(files: &PartFiles, part: &str) -> Value {
-    let config = files.metadata("config").and_then(|text| serde_json::from_str(text).ok());
+    let config = files.metadata(AUTHORS_CONFIG).and_then(|text| serde_json::from_str(text).ok());
     config.map_or(Value::Null, |mut config: Value| config[part].take())
 }
 
@@ -48,6 +48,9 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         let inner = name.strip_prefix(wrapper)?;
         Some(names::diffusers(inner).unwrap_or_else(|| inner.to_owned()))
     };
+    if let Some(config) = files.own_config() {
+        return Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename)));
+    }
     let shapes = shapes(files, rename);
     let size = |name: &str, axis: usize| {
         shapes.get(name).and_then(|shape| shape.get(axis)).copied().unwrap_or(0)
@@ -85,6 +88,12 @@ const LAYERS_13B: usize = 48;
 /// Whether a part is of 0.9.5 or later: no key of diffusers, but it decides on the pipeline.
 const NEW: &str = "_is_new";
 
+/// The config of a transformer or an autoencoder, as a file of its own says it.
+pub(super) fn config_alone(mut config: Value, is_new: bool) -> Value {
+    config[NEW] = is_new.into();
+    config
+}
+
 /// Shapes by the names of diffusers.
 fn shapes(files: &PartFiles, rename: impl Fn(&str) -> Option<String>) -> HashMap<String, &[usize]> {
     let named = files.names().into_iter();
@@ -104,6 +113,9 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         Some(listed) => listed.diffusers(name),
         None => name.strip_prefix(wrapper).map(str::to_owned),
     };
+    if let Some(config) = files.own_config() {
+        return Ok(Some(DetectedPart::new(part_names::VAE, config, rename)));
+    }
     let shapes = Shapes(shapes(files, &rename));
     let (Some(&[first, folded, ..]), Some(&[_, latent, ..])) =
         (shapes.conv("encoder.conv_in"), shapes.conv("decoder.conv_in"))

@@ -10,12 +10,13 @@ use super::autoencoder::VaeConfig;
 use super::config::{ModelConfig, ModelIndex, PROMPTS};
 use super::detect;
 use super::dit::{Dit, Scale};
-use super::names;
+use super::names::{self, VaePlaces};
 use super::transformer::TransformerConfig;
 use super::vae::{self, Decoder, Encoder};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::{
-    Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names, written,
+    Checkpoint, DetectedPart, ModelFiles, ModelFolder, NarrowWeight, PartFiles, SingleForm,
+    SingleFormat, part_names, written,
 };
 use crate::error::{Error, Result};
 use crate::model::{
@@ -96,6 +97,53 @@ impl Family for Ltx {
             configs.extend(text::tokenizer(&PromptForm { max_rows: 512, ..PROMPTS })?);
         }
         Ok(configs)
+    }
+
+    /// The label is that of ComfyUI-GGUF's converter; of files of autoencoders none is agreed on, and
+    /// nobody reads it.
+    fn single_form(
+        &self,
+        checkpoint: &Checkpoint,
+        part: &str,
+        format: SingleFormat,
+    ) -> Result<Option<SingleForm>> {
+        let config = || {
+            let config = checkpoint.json(&format!("{part}/config.json"))?;
+            Ok::<_, Error>(detect::config_alone(config, ModelIndex::is_new(checkpoint)))
+        };
+        let form = |rename, narrow, config| SingleForm {
+            rename,
+            narrow,
+            architecture: "ltxv",
+            metadata: Vec::new(),
+            beside: Vec::new(),
+            config: Some(config),
+            notes: Vec::new(),
+        };
+        Ok(Some(match part {
+            part_names::TRANSFORMER => {
+                let rename =
+                    |name: &str| Some(names::original(name).unwrap_or_else(|| name.to_owned()));
+                form(Box::new(rename), narrow, config()?)
+            }
+            part_names::VAE => {
+                let places = VaePlaces::of(&*checkpoint.part(part)?);
+                let rename = move |name: &str| Some(places.original(name));
+                form(Box::new(rename), |_| NarrowWeight::Never, config()?)
+            }
+            part_names::TEXT_ENCODER => text::single_form(checkpoint, &PROMPTS, format)?,
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The matrices of attention and feed-forward in the blocks of a transformer.
+fn narrow(name: &str) -> NarrowWeight {
+    const MATRICES: [&str; 3] = [".attn1.to_", ".attn2.to_", ".ff.net."];
+    let in_block = name.starts_with("transformer_blocks.");
+    match in_block && MATRICES.iter().any(|inner| name.contains(inner)) {
+        true => NarrowWeight::Any,
+        false => NarrowWeight::Never,
     }
 }
 

@@ -160,9 +160,98 @@ fn decoder(entries: &BTreeMap<usize, Entry>) -> BTreeMap<usize, String> {
     entries.iter().map(place).collect()
 }
 
+/// The way back: the blocks of an autoencoder in the diffusers layout that are the entries of the
+/// flat lists, in order.
+pub(super) struct VaePlaces([Vec<String>; 2]);
+
+impl VaePlaces {
+    /// Those of an autoencoder whose names are diffusers'.
+    pub(super) fn of(files: &PartFiles) -> Self {
+        Self::of_names(&files.names())
+    }
+
+    fn of_names(names: &[&str]) -> Self {
+        let has = |side: &str, place: &str| {
+            let begin = format!("{side}.{place}.");
+            names.iter().any(|name| name.starts_with(&begin))
+        };
+        let blocks = |side: &'static str, kind: &'static str, inner: [&'static str; 3]| {
+            let is_there = move |index: &usize| has(side, &format!("{kind}.{index}.resnets"));
+            let places = move |index: usize| {
+                let own = inner.map(|inner| match inner {
+                    "" => format!("{kind}.{index}"),
+                    inner => format!("{kind}.{index}.{inner}"),
+                });
+                own.into_iter().filter(move |place| has(side, place))
+            };
+            (0..).take_while(is_there).flat_map(places)
+        };
+        let middle = || std::iter::once("mid_block".to_owned());
+        let encoder = blocks("encoder", "down_blocks", ["", "downsamplers.0", "conv_out"]);
+        let decoder = blocks("decoder", "up_blocks", ["conv_in", "upsamplers.0", ""]);
+        Self([encoder.chain(middle()).collect(), middle().chain(decoder).collect()])
+    }
+
+    /// What the authors call a weight that diffusers calls `name`.
+    pub(super) fn original(&self, name: &str) -> String {
+        match name {
+            "latents_mean" => return "per_channel_statistics.mean-of-means".to_owned(),
+            "latents_std" => return "per_channel_statistics.std-of-means".to_owned(),
+            _ => {}
+        }
+        let Some((side, rest)) = name.split_once('.') else { return name.to_owned() };
+        let (places, list) = match side {
+            "encoder" => (&self.0[0], "down_blocks"),
+            _ => (&self.0[1], "up_blocks"),
+        };
+        let inside = |place: &String| rest.strip_prefix(place.as_str())?.strip_prefix('.');
+        let found = places.iter().enumerate().filter_map(|(at, place)| Some((at, inside(place)?)));
+        // What lies in a block's sampler lies in the block, too.
+        match found.min_by_key(|(_, inner)| inner.len()) {
+            Some((at, inner)) => {
+                let inner =
+                    inner.replace("resnets.", "res_blocks.").replace("norm3.", "norm3.norm.");
+                let inner = inner.replace("conv_shortcut.conv.", "conv_shortcut.");
+                format!("{side}.{list}.{at}.{inner}")
+            }
+            // Those of the whole decoder.
+            None => {
+                let last = ["time_embedder", "scale_shift_table"];
+                match last.iter().any(|begin| rest.starts_with(begin)) {
+                    true => format!("{side}.last_{rest}"),
+                    false => name.to_owned(),
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of every form of autoencoder, there and back.
+    #[test]
+    fn names_of_an_autoencoder_lead_back() {
+        for model in ["v090", "v095", "vae091", "vae_causal"] {
+            let path = format!("../../tests/ref/ltx/{model}/model/vae");
+            let path = format!("{path}/diffusion_pytorch_model.safetensors");
+            let open = |path: &std::path::Path| {
+                let file = crate::checkpoint::DataFile::open(path, "vae").unwrap();
+                PartFiles::of_file(file).unwrap()
+            };
+            let own = open(std::path::Path::new(&path));
+            let places = VaePlaces::of(&own);
+            let there = own.clone().renamed(|name| Some(places.original(name)));
+            let back = VaeNames::read(&there, "").unwrap();
+            assert_eq!(there.names().len(), own.names().len(), "{model}");
+            for name in own.names() {
+                let original = places.original(name);
+                assert_eq!(back.diffusers(&original).as_deref(), Some(name), "{original}");
+            }
+            assert!(there.shape("decoder.up_blocks.0.res_blocks.0.conv1.conv.weight").is_some());
+        }
+    }
 
     #[test]
     fn names_are_those_of_the_conversion() {

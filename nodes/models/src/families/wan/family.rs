@@ -132,6 +132,7 @@ impl Family for Wan {
             architecture: "wan",
             metadata: Vec::new(),
             beside: Vec::new(),
+            config: None,
             notes: Vec::new(),
         };
         let keep = |name: &str, own: Option<String>| Some(own.unwrap_or_else(|| name.to_owned()));

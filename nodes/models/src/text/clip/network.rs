@@ -6,6 +6,7 @@ use super::config::ClipTextConfig;
 use crate::cancel::CheckCancel;
 use crate::clip::Layer;
 use crate::error::{Error, Result};
+use crate::text::tokens::within_vocabulary;
 use crate::weight::{Embedding, LayerNorm, Weights};
 
 /// The encoder.
@@ -69,13 +70,7 @@ impl ClipText {
         if count == 0 || count > most {
             return Err(Error::input(format!("{count} tokens; this encoder reads 1 to {most}")));
         }
-        let vocabulary = self.tokens.rows();
-        if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
-            return Err(Error::input(format!(
-                "token {id} lies outside the encoder's vocabulary of {vocabulary}: tokenizer and \
-                 text encoder do not belong together"
-            )));
-        }
+        within_vocabulary(ids, self.tokens.rows())?;
         let embedded = self.tokens.lookup(ids)?;
         let dtype = embedded.dtype();
         let placed = (embedded.to_dtype(DType::F32)? + self.positions.narrow(0, 0, count)?)?;

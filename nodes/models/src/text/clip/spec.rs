@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::model::{
     Embedding, EmbeddingSpec, Embeddings, PromptLoss, TextEncoder, TextEncoderSpec,
 };
+use crate::text::tokens::within_vocabulary;
 use crate::weight::Weights;
 
 /// A CLIP text encoder that gives one vector.
@@ -69,7 +70,9 @@ impl TextEncoderSpec for ClipTextSpec {
             // Where another thread was quicker, this one goes.
             let _ = self.tokens.set(self.read_tokens(checkpoint)?);
         }
-        self.tokens.get().map_or(Ok(PromptLoss::default()), |tokens| tokens.loss(prompt))
+        let Some(tokens) = self.tokens.get() else { return Ok(PromptLoss::default()) };
+        within_vocabulary(&tokens.encode(prompt)?, self.config.vocab_size)?;
+        tokens.loss(prompt)
     }
 }
 

@@ -113,7 +113,10 @@ impl Decoder {
         };
         let last = rest.last().map_or(middle.channels, |block| block.channels);
         let timed = || {
-            let multiplier = own.get_as("timestep_scale_multiplier", (), DType::F32)?;
+            // GGUF has no number that is no row.
+            let name = "timestep_scale_multiplier";
+            let shape = own.shape(name).filter(|shape| *shape == [1]).unwrap_or_default().to_vec();
+            let multiplier = own.get_as(name, shape, DType::F32)?.reshape(())?;
             Ok::<_, Error>(Timed {
                 embedder: TimeEmbedder::read(&own, 2 * last)?,
                 table: own.get_as("scale_shift_table", (2, last), DType::F32)?,
