@@ -11,9 +11,12 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use common::flux::flux;
-use common::single::{DIT, File, Stored, TEXT, Tensors, VAE, load, numbers};
+use common::single::{
+    DIT, File, Stored, TEXT, Tensors, VAE, converted, converted_file, load, numbers,
+};
 use common::{Copied, Rig, distance, int, known, reference, text};
 use kino_kernels::BlockType;
+use kino_models::convert::{ConvertTo, Destination};
 use kino_node::{ConditioningFact, Ledger, Value};
 use kino_world::Folders;
 use safetensors::Dtype;
@@ -701,4 +704,111 @@ fn blocks_that_do_not_fit_are_streamed() {
         assert!(peak <= budget, "{share} %: {peak} of {budget}");
         assert!(notes.len() == 1 && notes[0].contains("of 8 blocks stay"), "{share} %: {notes:?}");
     }
+}
+
+/// The tensors of a file by their names.
+fn stored(file: &File) -> Tensors {
+    candle_core::safetensors::load(&file.0, &Device::Cpu).unwrap()
+}
+
+/// A transformer in a folder becomes the authors' file, its layers joined and the halves of the
+/// last modulation exchanged, and that file becomes the folder again: the same bytes both ways.
+#[test]
+fn a_transformer_is_written_as_its_authors_have_it_and_back() {
+    let weights = transformer();
+    let folder = folder("flux-convert", &weights);
+    let whole = (folder.0.as_path(), "transformer");
+    let written = converted_file(whole, ConvertTo::Same, "flux-written.safetensors").unwrap();
+    let (found, expected) = (stored(&written), original(&weights));
+    assert_eq!(found.len(), expected.len());
+    for (name, tensor) in &expected {
+        let own = found.get(name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(own.dims(), tensor.dims(), "{name}");
+        assert_eq!(distance(own, tensor), 0.0, "{name}");
+    }
+    let back = converted((&written.0, ""), Destination::Folder, ConvertTo::Same).unwrap();
+    let back = candle_core::safetensors::load_buffer(&back, &Device::Cpu).unwrap();
+    assert_eq!(back.len(), weights.len());
+    for (name, tensor) in &weights {
+        let own = back.get(name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(distance(own, tensor), 0.0, "{name}");
+    }
+}
+
+/// In few bits a joined layer has one scale, or blocks; what is read of it is near what it was, and
+/// a file that has few bits already is written as it is.
+#[test]
+fn a_transformer_is_written_in_few_bits() {
+    let bench = Bench::new("flux-narrow");
+    let weights = transformer();
+    let folder = folder("flux-narrow", &weights);
+    let whole = (folder.0.as_path(), "transformer");
+    let expected = bench.of(&[("source", folder.path())]);
+    let size = expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    for (name, to, limit) in [
+        ("flux-few.safetensors", ConvertTo::ScaledFp8, 0.1),
+        ("flux-few.gguf", ConvertTo::Blocks(BlockType::Q8_0), 0.02),
+    ] {
+        let file = converted_file(whole, to, name).unwrap();
+        let inferred = bench.rig.infer("model.load", &[("transformer", known(file.path()))]);
+        assert!(inferred.unwrap().warnings.is_empty(), "{name}");
+        let off = distance(&bench.of(&[("transformer", file.path())]), &expected);
+        println!("{name}: {off:e} of {size:e}");
+        assert!(off > 0.0 && off < limit * f64::from(size), "{name}: {off} of {size}");
+        // What is cut out of it and joined again is what it was.
+        let again = converted_file((&file.0, ""), ConvertTo::Same, &format!("again-{name}"));
+        let again = again.unwrap();
+        if name.ends_with("safetensors") {
+            let (own, other) = (stored(&file), stored(&again));
+            assert_eq!(own.len(), other.len());
+            let scale = &own["double_blocks.0.img_attn.qkv.scale_weight"];
+            assert_eq!(scale.elem_count(), 1, "one scale");
+            for (name, tensor) in own {
+                let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap();
+                assert_eq!(distance(&wide(&tensor), &wide(&other[&name])), 0.0, "{name}");
+            }
+        } else {
+            let of = |file: &File| bench.of(&[("transformer", file.path())]);
+            assert_eq!(distance(&of(&again), &of(&file)), 0.0);
+        }
+    }
+}
+
+/// The other parts, as files of their own.
+#[test]
+fn the_other_parts_are_written_as_files_of_their_own() {
+    let rig = Rig::new("flux-parts");
+    let model = flux("flux-parts", false);
+    let file = |part: &str| {
+        let name = format!("flux-part-{part}.safetensors");
+        converted_file((&model.0, part), ConvertTo::Plain(DType::F32), &name).unwrap()
+    };
+    let [clip, t5, vae] = ["text_encoder", "text_encoder_2", "vae"].map(file);
+    let clip_names = stored(&clip);
+    assert!(
+        clip_names.keys().all(|name| name.starts_with("text_model.")),
+        "{:?}",
+        clip_names.keys()
+    );
+    // The folder's own tokenizers stay.
+    let alone = [
+        ("source", model.path()),
+        ("text_encoder", clip.path()),
+        ("text_encoder_2", t5.path()),
+        ("vae", vae.path()),
+    ];
+    let compute = |given: &[(&str, &str)]| {
+        let prompt = [("encoder", load(&rig, given, TEXT)), ("prompt", text("deep snow"))];
+        let prompt = rig.one("text.encode", &prompt);
+        let prompt = prompt.shared::<kino_node::Conditioning>().unwrap();
+        let rows = prompt.positive.iter().map(|one| one.tensor.flatten_all().unwrap());
+        let rows = Tensor::cat(&rows.collect::<Vec<_>>(), 0).unwrap();
+        let frames = Value::Tensor((numbers(&[1, 12, 8, 3], 1) + 0.5).unwrap());
+        let vae = load(&rig, given, VAE);
+        let latent = rig.one("vae.encode", &[("vae", vae), ("frames", frames)]);
+        (rows, latent.tensor().unwrap())
+    };
+    let (found, expected) = (compute(&alone), compute(&[("source", model.path())]));
+    assert_eq!(distance(&found.0, &expected.0), 0.0);
+    assert_eq!(distance(&found.1, &expected.1), 0.0);
 }

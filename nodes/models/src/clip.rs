@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use kino_kernels::{self as kernels, LinearEpilogue};
 use serde::Deserialize;
 
+use crate::checkpoint::NarrowWeight;
 use crate::error::Result;
 use crate::weight::{LayerNorm, Linear, Weights};
 
@@ -15,6 +16,15 @@ pub enum Activation {
     Gelu,
     /// x·sigmoid(1.702·x).
     QuickGelu,
+}
+
+/// In how few bits a weight of either encoder may be held: the matrices of its layers.
+pub(crate) fn narrow(name: &str) -> NarrowWeight {
+    let in_layer = name.contains("encoder.layers.");
+    match in_layer && [".self_attn.", ".mlp."].iter().any(|inner| name.contains(inner)) {
+        true => NarrowWeight::Any,
+        false => NarrowWeight::Never,
+    }
 }
 
 /// The sizes of a layer.

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::cancel::CheckCancel;
 use crate::checkpoint::{
-    Checkpoint, DetectedPart, ModelFolder, PartFiles, SingleForm, SingleFormat,
+    Checkpoint, Cut, DetectedPart, ModelFolder, PartFiles, SingleForm, SingleFormat,
 };
 use crate::error::{Error, Result};
 use crate::patch::Grid;
@@ -77,6 +77,20 @@ pub trait Family: Send + Sync {
     ) -> Result<Option<SingleForm>> {
         Ok(None)
     }
+
+    /// Layers of a part that stand otherwise in a file of its own, or in a folder (no format); none
+    /// where all are those of the diffusers layout.
+    fn joins(&self, _part: &str, _format: Option<SingleFormat>) -> Option<LayerJoins> {
+        None
+    }
+}
+
+/// Layers of a part that stand otherwise where it is written.
+pub struct LayerJoins {
+    /// Layers of the diffusers layout that are taken apart.
+    pub cut: Cut,
+    /// The layer that is written of which a layer is some rows; none where it is one by itself.
+    pub join: fn(&str) -> Option<FusedName>,
 }
 
 /// A part of a model: what is known of it, and which weights of the checkpoint are its own.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use kino_kernels::{BlockType, MatrixScale};
+use kino_kernels::BlockType;
 use serde_json::Value;
 
 use super::target::{About, ConvertTo, Destination, Target};
@@ -14,26 +14,30 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::families::Families;
-use crate::weight::{Weights, is_beside};
+use crate::model::LayerJoins;
+use crate::weight::{FusedName, Scale, Weights, is_beside};
 
 /// The tensor that says that a file's eight-bit weights have scales (ComfyUI). Of two numbers, it
 /// says that products are not made in eight bits, for which the file would need scales of
 /// activations, too.
 const MARK: (&str, [usize; 1]) = ("scaled_fp8", [2]);
 
+/// The tensors of the source that a new one is made of, its rows in order: mostly one.
+pub(super) type Sources = Vec<String>;
+
 /// Where the bytes of a new tensor come from.
 #[derive(Debug)]
 pub(super) enum Bytes {
-    /// Those of a tensor of the source, as they are.
-    Copied(String),
-    /// The numbers of one, each alone.
-    Plain(String, DType),
-    /// The numbers of one in blocks.
-    Blocks(String, BlockType),
-    /// The numbers of one in eight bits.
-    Fp8(String),
+    /// Those of the source, as they are.
+    Copied(Sources),
+    /// The numbers of the source, each alone.
+    Plain(Sources, DType),
+    /// The same in blocks.
+    Blocks(Sources, BlockType),
+    /// The same in eight bits.
+    Fp8(Sources),
     /// What those are multiplied by.
-    Scale(String),
+    Scale(Sources),
     /// These.
     Given(Vec<u8>),
 }
@@ -59,9 +63,16 @@ impl Conversion {
         (destination, to): (Destination, ConvertTo),
     ) -> Result<Self> {
         let files = checkpoint.part(part)?;
-        let form = match destination {
-            Destination::Folder => None,
-            Destination::File(format) => Some(families.single_form(checkpoint, part, format)?),
+        let (form, format) = match destination {
+            Destination::Folder => (None, None),
+            Destination::File(format) => {
+                (Some(families.single_form(checkpoint, part, format)?), Some(format))
+            }
+        };
+        let joins = families.joins(checkpoint, part, format);
+        let files = match &joins {
+            Some(joins) => Arc::new((*files).clone().cut(&joins.cut)),
+            None => files,
         };
         check_form(to, destination)?;
         let weights = Weights::new(Arc::clone(&files), DType::F32, &Device::Cpu)?;
@@ -74,8 +85,12 @@ impl Conversion {
             tensors: Vec::new(),
             fallen: 0,
         };
-        for name in files.names() {
-            planner.tensor(name)?;
+        let (alone, joined) = joined(&files, joins.as_ref())?;
+        for name in alone {
+            planner.tensor(vec![name.to_owned()], None)?;
+        }
+        for (own, sources) in joined {
+            planner.tensor(sources, Some(own))?;
         }
         let (mut tensors, fallen) = (planner.tensors, planner.fallen);
         let is_narrow = |bytes: &Bytes| matches!(bytes, Bytes::Blocks(..) | Bytes::Fp8(_));
@@ -166,6 +181,39 @@ impl Conversion {
     }
 }
 
+/// The tensors that are written by themselves, and those that are rows of one, by its name.
+fn joined<'a>(
+    files: &'a PartFiles,
+    joins: Option<&LayerJoins>,
+) -> Result<(Vec<&'a str>, BTreeMap<String, Sources>)> {
+    let (mut alone, mut rows) = (Vec::new(), BTreeMap::<String, Vec<([usize; 3], &str)>>::new());
+    for name in files.names() {
+        let whole = joins.zip(name.rsplit_once('.')).and_then(|(joins, (layer, tensor))| {
+            let FusedName { name, rows } = (joins.join)(layer)?;
+            Some((format!("{name}.{tensor}"), rows))
+        });
+        match whole {
+            Some((whole, own)) => rows.entry(whole).or_default().push((own, name)),
+            None => alone.push(name),
+        }
+    }
+    let mut found = BTreeMap::new();
+    for (whole, mut pieces) in rows {
+        pieces.sort_unstable();
+        let ends = pieces.iter().map(|([_, to, _], _)| *to);
+        let begins = pieces.iter().skip(1).map(|([from, ..], _)| *from);
+        let end = pieces.first().map_or(0, |([.., of], _)| *of);
+        let is_all = pieces.first().is_some_and(|([from, ..], _)| *from == 0);
+        if !is_all || !ends.eq(begins.chain([end])) {
+            let (file, reason) = (files.describe().to_owned(), format!("some rows of `{whole}`"));
+            return Err(Error::Config { file, reason: format!("{reason} are missing") });
+        }
+        let sources = pieces.into_iter().map(|(_, name)| name.to_owned()).collect();
+        found.insert(whole, sources);
+    }
+    Ok((alone, found))
+}
+
 /// Whether files of a form hold numbers of a type.
 fn check_form(to: ConvertTo, destination: Destination) -> Result<()> {
     let gguf = Destination::File(SingleFormat::Gguf);
@@ -249,10 +297,13 @@ impl Planner<'_> {
         self.destination == Destination::File(SingleFormat::Safetensors)
     }
 
-    fn tensor(&mut self, name: &str) -> Result<()> {
-        let own = match self.form {
-            Some(form) => (form.rename)(name),
-            None => Some(name.to_owned()),
+    /// Plans a new tensor of these; `joined` is its name where it is made of several.
+    fn tensor(&mut self, sources: Sources, joined: Option<String>) -> Result<()> {
+        let name = &*sources[0];
+        let own = match (joined, self.form) {
+            (Some(own), _) => Some(own),
+            (None, Some(form)) => (form.rename)(name),
+            (None, None) => Some(name.to_owned()),
         };
         let Some(own) = own else { return Ok(()) };
         let entry = self.files.find(name)?;
@@ -260,16 +311,24 @@ impl Planner<'_> {
         if is_beside(name) {
             let is_tokenizer = name == "spiece_model" && self.is_safetensors();
             if goes_along || is_tokenizer {
-                self.copied(name, own, &entry);
+                let sources = self.beside(sources)?;
+                self.copied(sources, own)?;
             }
             return Ok(());
         }
-        let Some(stored) = entry.stored else { return self.unread(name, own, &entry) };
+        let Some(stored) = entry.stored else { return self.unread(sources, own, &entry) };
+        let shape = self.shape(&sources)?;
+        // None where rows have scales of their own.
+        let factor = |name: &String| match self.weights.factor(name)? {
+            Scale::One(factor) => Ok(Some(factor)),
+            Scale::Rows(_) => Ok::<_, Error>(None),
+        };
+        let factors = sources.iter().map(factor).collect::<Result<Vec<_>>>()?;
         let about = About {
             stored,
-            shape: entry.shape,
+            shape: &shape,
             narrow: self.form.map_or(NarrowWeight::Never, |form| (form.narrow)(name)),
-            is_whole: goes_along || matches!(self.weights.factor(name)?, MatrixScale::All(1.0)),
+            is_whole: goes_along || factors.iter().all(|of| *of == Some(1.0)),
         };
         let Some(target) = about.target(self.to, self.destination) else {
             return Err(Error::input(format!(
@@ -286,14 +345,10 @@ impl Planner<'_> {
         {
             self.fallen += 1;
         }
-        let name = name.to_owned();
         let (type_name, bytes) = match target {
-            Target::Stored => {
-                self.copied(&name, own, &entry);
-                return Ok(());
-            }
-            Target::Plain(dtype) => (plain_name(dtype), Bytes::Plain(name, dtype)),
-            Target::Blocks(blocks) => (blocks.name(), Bytes::Blocks(name, blocks)),
+            Target::Stored => return self.copied(sources, own),
+            Target::Plain(dtype) => (plain_name(dtype), Bytes::Plain(sources, dtype)),
+            Target::Blocks(blocks) => (blocks.name(), Bytes::Blocks(sources, blocks)),
             Target::Fp8 => {
                 let layer = own.strip_suffix("weight").unwrap_or(&own);
                 let scale = NewTensor {
@@ -302,40 +357,104 @@ impl Planner<'_> {
                     shape: Vec::new(),
                     length: 4,
                 };
-                self.tensors.push((scale, Bytes::Scale(name.clone())));
-                let is_fp8 = stored == StoredType::Plain(DType::F8E4M3)
-                    && matches!(self.weights.factor(&name)?, MatrixScale::All(_));
-                ("F8_E4M3", if is_fp8 { Bytes::Copied(name) } else { Bytes::Fp8(name) })
+                self.tensors.push((scale, Bytes::Scale(sources.clone())));
+                // What is so already, by one scale, stays as it is.
+                let is_fp8 = self.are_stored(&sources, stored)
+                    && stored == StoredType::Plain(DType::F8E4M3)
+                    && factors[0].is_some()
+                    && factors.iter().all(|of| *of == factors[0]);
+                ("F8_E4M3", if is_fp8 { Bytes::Copied(sources) } else { Bytes::Fp8(sources) })
             }
         };
-        let count: usize = entry.shape.iter().product();
+        let count: usize = shape.iter().product();
         let length = match target {
             Target::Blocks(blocks) => blocks.bytes_of(count).unwrap_or(0),
             Target::Plain(dtype) => count * dtype.size_in_bytes(),
             Target::Fp8 | Target::Stored => count,
         };
-        let tensor = NewTensor {
-            name: own,
-            type_name: type_name.to_owned(),
-            shape: entry.shape.to_vec(),
-            length: length as u64,
-        };
-        self.tensors.push((tensor, bytes));
+        let type_name = type_name.to_owned();
+        self.tensors
+            .push((NewTensor { name: own, type_name, shape, length: length as u64 }, bytes));
         Ok(())
     }
 
-    fn copied(&mut self, name: &str, own: String, entry: &TensorEntry<'_>) {
+    /// The shape of the rows of all of these together.
+    fn shape(&self, sources: &[String]) -> Result<Vec<usize>> {
+        let mut shape = self.files.find(&sources[0])?.shape.to_vec();
+        for name in &sources[1..] {
+            let entry = self.files.find(name)?;
+            match (shape.as_mut_slice(), entry.shape) {
+                ([rows, inner @ ..], [more, others @ ..]) if inner == others => *rows += more,
+                _ => {
+                    return Err(Error::WeightShape {
+                        file: entry.file.name().to_owned(),
+                        name: name.clone(),
+                        expected: shape,
+                        found: entry.shape.to_vec(),
+                    });
+                }
+            }
+        }
+        Ok(shape)
+    }
+
+    /// Whether all are stored so.
+    fn are_stored(&self, sources: &[String], stored: StoredType) -> bool {
+        let is_so = |name: &String| {
+            self.files.place(name).is_some_and(|entry| entry.stored == Some(stored))
+        };
+        sources.iter().all(is_so)
+    }
+
+    /// What stands beside several weights that become one, if it is one for all of them, or one a row.
+    fn beside(&self, sources: Sources) -> Result<Sources> {
+        let entries = sources.iter().map(|name| self.files.find(name));
+        let entries = entries.collect::<Result<Vec<_>>>()?;
+        if entries.iter().all(|entry| entry.offset == entries[0].offset) {
+            return Ok(vec![sources[0].clone()]);
+        }
+        let is_by_row = |(name, entry): (&String, &TensorEntry<'_>)| {
+            let weight = name.rsplit_once('.').map(|(layer, _)| format!("{layer}.weight"));
+            let rows = weight.and_then(|weight| self.files.shape(&weight)?.first().copied());
+            rows.is_some() && rows == entry.shape.first().copied()
+        };
+        match sources.iter().zip(&entries).all(is_by_row) {
+            true => Ok(sources),
+            false => Err(Error::input(format!(
+                "{}: `{}` and others beside it become one, which has one scale: say what it should \
+                 become, such as --to fp8",
+                self.files.describe(),
+                sources[0]
+            ))),
+        }
+    }
+
+    /// Bytes as they are.
+    fn copied(&mut self, sources: Sources, own: String) -> Result<()> {
+        let (first, shape) = (self.files.find(&sources[0])?, self.shape(&sources)?);
+        let entries = sources.iter().map(|name| self.files.find(name));
+        let entries = entries.collect::<Result<Vec<_>>>()?;
+        if let Some(other) = entries.iter().find(|entry| entry.type_name != first.type_name) {
+            return Err(Error::input(format!(
+                "{}: rows of `{own}` are stored as {} and as {}: say what it should become, such as \
+                 --to bf16",
+                self.files.describe(),
+                first.type_name,
+                other.type_name
+            )));
+        }
         let tensor = NewTensor {
             name: own,
-            type_name: entry.type_name.to_owned(),
-            shape: entry.shape.to_vec(),
-            length: entry.length,
+            type_name: first.type_name.to_owned(),
+            shape,
+            length: entries.iter().map(|entry| entry.length).sum(),
         };
-        self.tensors.push((tensor, Bytes::Copied(name.to_owned())));
+        self.tensors.push((tensor, Bytes::Copied(sources)));
+        Ok(())
     }
 
     /// A tensor of a type that is not read: numbers of places and the like go along as they are.
-    fn unread(&mut self, name: &str, own: String, entry: &TensorEntry<'_>) -> Result<()> {
+    fn unread(&mut self, sources: Sources, own: String, entry: &TensorEntry<'_>) -> Result<()> {
         const BOTH: [&str; 5] = ["I8", "I16", "I32", "I64", "F64"];
         const SAFETENSORS: [&str; 5] = ["BOOL", "U8", "U16", "U32", "U64"];
         let is_held = match self.destination {
@@ -343,12 +462,11 @@ impl Planner<'_> {
             _ => BOTH.iter().chain(&SAFETENSORS).any(|own| *own == entry.type_name),
         };
         if is_held {
-            self.copied(name, own, entry);
-            return Ok(());
+            return self.copied(sources, own);
         }
         Err(Error::WeightType {
             file: entry.file.name().to_owned(),
-            name: name.to_owned(),
+            name: sources[0].clone(),
             dtype: entry.type_name.to_owned(),
         })
     }

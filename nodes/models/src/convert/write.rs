@@ -4,13 +4,12 @@ use std::collections::HashMap;
 
 use candle_core::DType;
 use half::{bf16, f16};
-use kino_kernels::MatrixScale;
 
 use super::plan::{Bytes, Conversion};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::StoredType;
 use crate::error::{Error, Result};
-use crate::weight::pieces;
+use crate::weight::{Scale, pieces};
 
 /// Bytes that are copied at a time.
 const COPIED: u64 = 1 << 20;
@@ -36,24 +35,26 @@ impl Conversion {
             let (tensor, bytes) = &self.tensors[*index];
             match bytes {
                 Bytes::Given(bytes) => put(bytes)?,
-                Bytes::Copied(name) => self.copy(name, &mut put)?,
-                Bytes::Scale(name) => put(&self.scale(name, &mut scales)?.to_le_bytes())?,
-                Bytes::Plain(name, dtype) => {
+                Bytes::Copied(names) => {
+                    names.iter().try_for_each(|name| self.copy(name, &mut put))?;
+                }
+                Bytes::Scale(names) => put(&self.scale(names, &mut scales)?.to_le_bytes())?,
+                Bytes::Plain(names, dtype) => {
                     let mut narrow = Vec::new();
-                    self.numbers(name, &mut |numbers| {
+                    self.all_numbers(names, &mut |name, numbers| {
                         narrowed(numbers, *dtype, &mut narrow)
                             .map_err(|number| does_not_fit(self, name, number, *dtype))?;
                         put(&narrow)
                     })?;
                 }
-                Bytes::Blocks(name, blocks) => self.numbers(name, &mut |numbers| {
+                Bytes::Blocks(names, blocks) => self.all_numbers(names, &mut |name, numbers| {
                     let bytes = kino_kernels::quantize_blocks(*blocks, numbers)
                         .map_err(|error| self.unfit(name, &error.to_string()))?;
                     put(&bytes)
                 })?,
-                Bytes::Fp8(name) => {
-                    let scale = self.scale(name, &mut scales)?;
-                    self.numbers(name, &mut |numbers| {
+                Bytes::Fp8(names) => {
+                    let scale = self.scale(names, &mut scales)?;
+                    self.all_numbers(names, &mut |_, numbers| {
                         let bytes: Vec<u8> = numbers
                             .iter()
                             .map(|number| kino_kernels::to_e4m3(number / scale))
@@ -82,11 +83,21 @@ impl Conversion {
         entry.file.check_unchanged()
     }
 
+    /// The numbers of several weights, one after the other.
+    fn all_numbers(
+        &self,
+        names: &[String],
+        each: &mut dyn FnMut(&str, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let mut names = names.iter();
+        names.try_for_each(|name| self.numbers(name, &mut |numbers| each(name, numbers)))
+    }
+
     /// The numbers of a weight, a piece at a time, multiplied by what stands beside them.
     fn numbers(&self, name: &str, each: &mut dyn FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
         let entry = self.files.find(name)?;
         let factor = match self.weights.factor(name)? {
-            MatrixScale::All(factor) if entry.stored != Some(StoredType::Int8) => Some(factor),
+            Scale::One(factor) if entry.stored != Some(StoredType::Int8) => Some(factor),
             _ => None,
         };
         let Some(factor) = factor else {
@@ -103,19 +114,25 @@ impl Conversion {
         })
     }
 
-    /// What a weight in eight bits is multiplied by: its own, or its largest number over that of
-    /// E4M3, found by reading it once.
-    fn scale<'a>(&self, name: &'a str, known: &mut HashMap<&'a str, f32>) -> Result<f32> {
-        if let Some(scale) = known.get(name) {
+    /// What weights in eight bits are multiplied by: their own scale where they have one, or their
+    /// largest number over that of E4M3, found by reading them once.
+    fn scale<'a>(&self, names: &'a [String], known: &mut HashMap<&'a str, f32>) -> Result<f32> {
+        if let Some(scale) = known.get(&*names[0]) {
             return Ok(*scale);
         }
-        let entry = self.files.find(name)?;
-        let is_fp8 = entry.stored == Some(StoredType::Plain(DType::F8E4M3));
-        let scale = match self.weights.factor(name)? {
-            MatrixScale::All(scale) if is_fp8 => scale,
+        let mut own = Vec::new();
+        for name in names {
+            let is_fp8 = self.files.find(name)?.stored == Some(StoredType::Plain(DType::F8E4M3));
+            own.push(match self.weights.factor(name)? {
+                Scale::One(scale) if is_fp8 => Some(scale),
+                _ => None,
+            });
+        }
+        let scale = match own[0] {
+            Some(scale) if own.iter().all(|other| *other == Some(scale)) => scale,
             _ => {
                 let mut largest = 0.0f32;
-                self.numbers(name, &mut |numbers| {
+                self.all_numbers(names, &mut |name, numbers| {
                     for number in &*numbers {
                         if !number.is_finite() {
                             return Err(self.unfit(name, &format!("{number} has no place in fp8")));
@@ -129,7 +146,7 @@ impl Conversion {
                 if scale >= f32::MIN_POSITIVE { scale } else { 1.0 }
             }
         };
-        known.insert(name, scale);
+        known.insert(&names[0], scale);
         Ok(scale)
     }
 

@@ -10,7 +10,7 @@ use crate::checkpoint::{
     SingleFormat, SinglePart, bundled_parts, part_names,
 };
 use crate::error::{Error, Result};
-use crate::model::{Family, Model};
+use crate::model::{Family, LayerJoins, Model};
 use crate::weight::LoraSpec;
 
 /// Families in the order in which they are asked.
@@ -171,6 +171,17 @@ impl Families {
             file: checkpoint.describe(part),
             what: format!("{} of this family as a file of its own", article(part)),
         })
+    }
+
+    /// Layers of a part that stand otherwise where it is written.
+    pub(crate) fn joins(
+        &self,
+        checkpoint: &Checkpoint,
+        part: &str,
+        format: Option<SingleFormat>,
+    ) -> Option<LayerJoins> {
+        let family = self.0.iter().find(|family| family.recognises(checkpoint));
+        family.and_then(|family| family.joins(part, format))
     }
 
     /// The family that knows a file, and which of its parts the file is. That of the model is asked

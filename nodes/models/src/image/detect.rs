@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{DetectedPart, NarrowWeight, PartFiles, SingleForm, part_names};
+use crate::checkpoint::{DetectedPart, PartFiles, SingleForm, part_names};
 
 /// Widths of published encoders, with the number of their heads, which shapes do not say: ViT-B, L,
 /// H (OpenCLIP's `ViT-H-14`), bigG.
@@ -38,17 +38,10 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
 
 /// How such an encoder stands alone in a file: by the names of transformers, as ComfyUI reads it.
 pub(crate) fn single_form() -> SingleForm {
-    let narrow = |name: &str| {
-        let in_layer = name.contains("encoder.layers.");
-        match in_layer && [".self_attn.", ".mlp."].iter().any(|inner| name.contains(inner)) {
-            true => NarrowWeight::Any,
-            false => NarrowWeight::Never,
-        }
-    };
     let rename = Box::new(|name: &str| Some(name.to_owned()));
     SingleForm {
         rename,
-        narrow,
+        narrow: crate::clip::narrow,
         architecture: "clip_vision",
         metadata: Vec::new(),
         beside: Vec::new(),

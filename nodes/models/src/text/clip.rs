@@ -8,7 +8,7 @@ mod spec;
 mod tokens;
 
 pub use config::ClipTextConfig;
-pub(crate) use detect::{detect, tokenizer};
+pub(crate) use detect::{detect, single_form, tokenizer};
 pub use network::ClipText;
 pub use spec::ClipTextSpec;
 pub use tokens::ClipTokens;

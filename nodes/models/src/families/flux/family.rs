@@ -15,13 +15,14 @@ use super::transformer::{PATCH, TransformerConfig};
 use super::vae::{self, Decoder, Encoder};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::{
-    Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names, written,
+    Checkpoint, DetectedPart, ModelFiles, ModelFolder, NarrowWeight, PartFiles, SingleForm,
+    SingleFormat, part_names, written,
 };
 use crate::error::{Error, Result};
 use crate::model::{
     Component, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings, Family,
-    FrameDecoder, FrameEncoder, GivenInput, GuidanceInput, LatentLayout, Model, Packed, Projected,
-    RunSize, TextEncoderSpec, TimestepInput, VideoVae,
+    FrameDecoder, FrameEncoder, GivenInput, GuidanceInput, LatentLayout, LayerJoins, Model, Packed,
+    Projected, RunSize, TextEncoderSpec, TimestepInput, VideoVae,
 };
 use crate::patch::Grid;
 use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
@@ -102,6 +103,54 @@ impl Family for Flux {
             }
         }
         Ok(configs)
+    }
+
+    /// The label is that of ComfyUI-GGUF's converter. An autoencoder keeps the names of diffusers,
+    /// which ComfyUI and stable-diffusion.cpp read as well.
+    fn single_form(
+        &self,
+        checkpoint: &Checkpoint,
+        part: &str,
+        format: SingleFormat,
+    ) -> Result<Option<SingleForm>> {
+        let form = |rename, narrow| SingleForm {
+            rename,
+            narrow,
+            architecture: "flux",
+            metadata: Vec::new(),
+            beside: Vec::new(),
+            config: None,
+            notes: Vec::new(),
+        };
+        Ok(Some(match part {
+            part_names::TRANSFORMER => {
+                let own = |name: &str| names::original_weight(name);
+                form(Box::new(move |name| own(name).or_else(|| Some(name.to_owned()))), narrow)
+            }
+            part_names::VAE => {
+                form(Box::new(|name| Some(name.to_owned())), |_| NarrowWeight::Never)
+            }
+            part_names::TEXT_ENCODER => text::clip::single_form(),
+            part_names::TEXT_ENCODER_2 => text::single_form(checkpoint, &PROMPTS, format)?,
+            _ => return Ok(None),
+        }))
+    }
+
+    fn joins(&self, part: &str, format: Option<SingleFormat>) -> Option<LayerJoins> {
+        (part == part_names::TRANSFORMER).then(|| LayerJoins {
+            cut: Box::new(names::diffusers_pieces),
+            join: if format.is_some() { names::fused } else { names::diffusers_fused },
+        })
+    }
+}
+
+/// The matrices of the blocks of a transformer, by the names of diffusers.
+fn narrow(name: &str) -> NarrowWeight {
+    let in_block =
+        name.starts_with("transformer_blocks.") || name.starts_with("single_transformer_blocks.");
+    match in_block && name.ends_with(".weight") && !name.contains(".attn.norm_") {
+        true => NarrowWeight::Any,
+        false => NarrowWeight::Never,
     }
 }
 

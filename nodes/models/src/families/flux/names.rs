@@ -116,6 +116,35 @@ pub(super) fn pieces(layer: &str) -> Vec<(String, usize)> {
     of(&OUTER_WHOLE, layer, "")
 }
 
+/// What the authors call a weight that diffusers calls `name`, where it is no part of several.
+pub(super) fn original_weight(name: &str) -> Option<String> {
+    let (layer, tensor) = name.rsplit_once('.')?;
+    let own = original(layer)?;
+    // The scales of norms.
+    let tensor = if own.ends_with("_norm") && tensor == "weight" { "scale" } else { tensor };
+    Some(format!("{own}.{tensor}"))
+}
+
+/// The last modulation in the diffusers layout, taken apart; and the way back.
+const MODULATION: (&str, [(&str, usize); 2]) =
+    ("norm_out.linear", [("norm_out.scale", 1), ("norm_out.shift", 1)]);
+
+/// The layers that are the rows of a layer of diffusers', where the authors have other ones.
+pub(super) fn diffusers_pieces(layer: &str) -> Vec<(String, usize)> {
+    let (whole, pieces) = MODULATION;
+    match layer == whole {
+        true => pieces.map(|(piece, share)| (piece.to_owned(), share)).to_vec(),
+        false => Vec::new(),
+    }
+}
+
+/// The layer of diffusers' of which such a piece is some rows.
+pub(super) fn diffusers_fused(name: &str) -> Option<FusedName> {
+    let (whole, pieces) = MODULATION;
+    let at = pieces.iter().position(|(piece, _)| *piece == name)?;
+    Some(FusedName { name: whole.to_owned(), rows: [at, at + 1, pieces.len()] })
+}
+
 /// What diffusers calls a weight that the authors call `name`, where it is no part of several.
 pub(super) fn diffusers(name: &str) -> Option<String> {
     let (layer, tensor) = name.rsplit_once('.')?;

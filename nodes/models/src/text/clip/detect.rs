@@ -5,7 +5,7 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::{DetectedPart, PartFiles, part_names};
+use crate::checkpoint::{DetectedPart, PartFiles, SingleForm, part_names};
 use crate::error::{Error, Result};
 
 /// The merges of CLIP's tokenizer (openai/CLIP, MIT: the first 48,894 of
@@ -47,6 +47,27 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         "eos_token_id": vocabulary.checked_sub(1)?,
     });
     Some(found(config))
+}
+
+/// How such an encoder stands alone in a file: by the names of transformers, as ComfyUI reads it.
+pub(crate) fn single_form() -> SingleForm {
+    // Since its fifth version transformers leaves the first word out.
+    let rename = |name: &str| match ["embeddings.", "encoder.", "final_layer_norm."]
+        .iter()
+        .any(|begin| name.starts_with(begin))
+    {
+        true => Some(format!("text_model.{name}")),
+        false => Some(name.to_owned()),
+    };
+    SingleForm {
+        rename: Box::new(rename),
+        narrow: crate::clip::narrow,
+        architecture: "clip_text",
+        metadata: Vec::new(),
+        beside: Vec::new(),
+        config: None,
+        notes: Vec::new(),
+    }
 }
 
 /// The tokenizer for such an encoder, as files of a model in the folder `tokenizer`: path and
