@@ -75,7 +75,11 @@ pub(crate) fn notice(screen: &Screen, bars: Option<&MultiProgress>, has_events: 
                 return;
             }
             _ if screen.json => return,
-            Notice::Compiling { .. } | Notice::NoGpu { .. } if screen.quiet => return,
+            Notice::Compiling { .. } | Notice::NoGpu { .. } | Notice::NoGpuKernels { .. }
+                if screen.quiet =>
+            {
+                return;
+            }
             _ => {}
         }
         let tell = || screen.tell(&format!("{}\n", screen.err.dim(&notice.to_string())));

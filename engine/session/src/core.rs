@@ -134,9 +134,8 @@ impl Core {
         let ledger = ledger(memory, &user);
         let services = match device.is_cuda() {
             true => {
-                // Unless a budget is set, the device's own errors are the nodes'.
                 let of_device = settings.device_memory.or(user.bytes("device_memory"));
-                let of_device = of_device.unwrap_or(u64::MAX);
+                let of_device = of_device.unwrap_or_else(|| device::memory(&device));
                 kino_nodes::services_of_device(device, ledger, Ledger::new(of_device))
             }
             // A Metal device computes in main memory.

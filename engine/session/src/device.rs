@@ -52,11 +52,19 @@ impl FromStr for DeviceChoice {
 
 impl DeviceChoice {
     /// Opens the device. `notice` hears where none of the GPUs can be used that the binary was
-    /// built for.
+    /// built for, and where one computes without the kernels that are brought for it.
     ///
     /// # Errors
     /// When this binary was built without it, or the machine has no such device.
     pub(crate) fn open(self, notice: Option<&OnNotice>) -> Result<Device> {
+        let device = self.opened(notice)?;
+        if let (Err(reason), Some(notice)) = (kino_kernels::check_device(&device), notice) {
+            notice(&Notice::NoGpuKernels { reason });
+        }
+        Ok(device)
+    }
+
+    fn opened(self, notice: Option<&OnNotice>) -> Result<Device> {
         match self {
             DeviceChoice::Cpu => Ok(Device::Cpu),
             DeviceChoice::Auto => Ok(auto(notice)),
@@ -104,6 +112,13 @@ fn cuda(index: usize) -> Result<Device, String> {
 fn not_built(feature: &str) -> Error {
     Error::usage(format!("this kino was built without {feature}"))
         .advising(format!("build it with `cargo build --release --features {feature}`"))
+}
+
+/// What runs may take of the memory of a device that has its own: what is free there, less an
+/// eighth for what libraries keep and for the blocks between tensors. All that it gives, where it
+/// does not say.
+pub(crate) fn memory(device: &Device) -> u64 {
+    kino_kernels::device_memory(device).map_or(u64::MAX, |free| free - free / 8)
 }
 
 /// The kind of a device, as it enters keys and records: `cpu`, `cuda`, `metal`.

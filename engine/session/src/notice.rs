@@ -19,6 +19,12 @@ pub enum Notice {
         /// Why.
         reason: String,
     },
+    /// The GPU computes without the kernels that this binary brings for it: slower, in more of its
+    /// memory.
+    NoGpuKernels {
+        /// Why.
+        reason: String,
+    },
     /// A plugin that lies with the graph is used in place of one of the user's own.
     Shadowed {
         /// The id of both.
@@ -35,6 +41,9 @@ impl fmt::Display for Notice {
                 write!(f, "compiling the plugin `{plugin}` for this machine, which is done once")
             }
             Notice::NoGpu { reason } => write!(f, "computing on the CPU: {reason}"),
+            Notice::NoGpuKernels { reason } => {
+                write!(f, "computing without kino's own kernels, in more memory: {reason}")
+            }
             Notice::Shadowed { plugin, used } => write!(
                 f,
                 "the plugin `{plugin}` in {} is used, which lies with the graph, not your own",

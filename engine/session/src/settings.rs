@@ -89,7 +89,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "KINO_DEVICE_MEMORY",
         flag: None,
         about: "how much memory of a GPU runs may take",
-        default: "all that it gives",
+        default: "what is free there, less an eighth",
         kind: SettingKind::Bytes,
     },
     Setting {

@@ -8,7 +8,7 @@ use crate::dense::{Dense, fast, fast_mixed};
 use crate::norm::rms_row;
 use crate::rows::{map_blocks, rows_like, zip_blocks};
 use crate::tier::by_tier;
-use crate::{Result, composite, math};
+use crate::{Result, card, composite, math};
 
 /// GELU in its tanh form: x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
 pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
@@ -175,6 +175,9 @@ pub fn rms_norm_rope(
     }
     let d = width / heads;
     check_angles("rms_norm_rope", x, [n, d], cos, sin)?;
+    if let Some(turned) = card::rms_norm_rope(x, [weight, cos, sin], eps, heads) {
+        return turned;
+    }
     if !fast_mixed(&[x, weight, cos, sin]) {
         return composite::rms_norm_rope(x, weight, eps, heads, (cos, sin));
     }

@@ -14,7 +14,7 @@ use crate::pack::{Lines, PackedRows};
 use crate::packed::PackedMatrix;
 use crate::product::blocks;
 use crate::tier::by_tier;
-use crate::{Result, composite, math};
+use crate::{Result, card, composite, math};
 
 /// Queries of a task, in whole blocks of every kernel, and keys that it looks at together: their
 /// scores fit the cache.
@@ -31,6 +31,9 @@ const _: () = assert!(are_whole_blocks(QUERIES));
 /// Products of bf16 tensors are those of bf16, with sums in f32; the softmax is computed in f32.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
     check(q, k, v)?;
+    if let Some(mixed) = card::attention([q, k, v], None, scale) {
+        return mixed;
+    }
     if !is_fast(&[q, k, v]) || scale <= 0.0 {
         return composite::attention(q, k, v, scale);
     }
@@ -48,6 +51,9 @@ pub fn attention_with_bias(
     scale: f64,
 ) -> Result<Tensor> {
     check(q, k, v)?;
+    if let Some(mixed) = card::attention([q, k, v], Some(bias), scale) {
+        return mixed;
+    }
     if !is_fast(&[q, k, v]) || !fast_mixed(&[bias]) {
         return composite::attention_with_bias(q, k, v, bias, scale);
     }

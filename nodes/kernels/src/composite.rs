@@ -238,6 +238,11 @@ pub fn conv_sum(
         });
     }
     let Some(y) = sum else { bail!("conv: nothing to convolve") };
+    finish(y, epilogue)
+}
+
+/// What an epilogue makes of the sum of convolutions.
+pub(crate) fn finish(y: Tensor, epilogue: &Epilogue) -> Result<Tensor> {
     let mut y = match epilogue.activation {
         Activation::None => y,
         Activation::Prelu(slopes) => leaky(&y, &slopes.to_dtype(y.dtype())?)?,

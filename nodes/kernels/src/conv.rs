@@ -15,7 +15,7 @@ use crate::epilogue::{Activation, DenseEpilogue, Epilogue};
 use crate::layout::Padding;
 use crate::matrix::{Matrix, TileMut};
 use crate::micro::Precision;
-use crate::{Result, composite, conv_panels, math};
+use crate::{Result, card, composite, conv_panels, math};
 
 /// Convolves padded, channels-last frames; the result may be added to `residual`.
 ///
@@ -33,6 +33,9 @@ pub fn conv(input: ConvInput, weights: &ConvWeights, residual: Option<&Tensor>) 
 pub fn conv_sum(parts: &[(ConvInput, &ConvWeights)], epilogue: &Epilogue) -> Result<Tensor> {
     let Some(size) = common_size(parts)? else { bail!("conv: nothing to convolve") };
     check_epilogue(epilogue, size)?;
+    if let Some(sum) = card::conv_sum(parts, epilogue, size) {
+        return sum;
+    }
     let frames = parts.iter().flat_map(|(input, _)| input.past.into_iter().chain([input.frames]));
     let activations: Vec<&Tensor> = frames.chain(epilogue.residual).collect();
     let biases = parts.iter().filter_map(|(_, weights)| weights.bias());

@@ -19,6 +19,12 @@
 //! values in the same way. Convolutions of f32 multiply by the `gemm` crate, single-threaded; those
 //! of bf16 by panels of packed weights, and read their inputs where they lie.
 //!
+//! # Cards
+//!
+//! On an NVIDIA card (the feature `cuda`) attention, convolutions, the norm and rotation of queries
+//! and keys, and the widening of E4M3 have kernels of our own (`card`); all else is candle's
+//! operations.
+//!
 //! # Numbers
 //!
 //! Work is split by sizes, never by the number of threads, so that results depend on neither the
@@ -51,6 +57,7 @@ mod block_panels;
 mod blocks;
 mod buffer;
 mod cancel;
+mod card;
 pub mod composite;
 mod conv;
 mod conv_output;
@@ -96,6 +103,7 @@ pub use blocks::{BlockType, widen_blocks, widen_rows};
 pub use cancel::{
     CancelGuard, IsCancelled, cancellation, cancelled_by, check_cancelled, is_cancelled,
 };
+pub use card::{check_device, device_memory};
 pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};
 pub use e4m3::e4m3;

@@ -11,7 +11,7 @@ use crate::product::product;
 use crate::rotate::rotate_groups;
 use crate::rows::{PerRow, Rows, rows_of};
 use crate::tier::by_tier;
-use crate::{Result, composite, math};
+use crate::{Result, card, composite, math};
 
 /// What becomes of the sums of a linear layer, after its bias. It costs no pass over memory.
 #[derive(Debug, Clone, Copy, Default)]
@@ -149,6 +149,9 @@ pub fn linear_e4m3(
 ) -> Result<Tensor> {
     if weight.dtype() != DType::U8 {
         bail!("linear_e4m3: a weight of {:?}, expected U8", weight.dtype());
+    }
+    if let Some(wide) = card::widen_e4m3(weight, scale, x.dtype()) {
+        return linear(x, &wide?, bias);
     }
     let operands: Vec<&Tensor> = bias.into_iter().chain([x]).collect();
     if !fast_mixed(&operands) || !matches!(weight.device(), Device::Cpu) {

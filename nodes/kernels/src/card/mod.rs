@@ -1,0 +1,72 @@
+//! Kernels of our own for NVIDIA's cards, where candle's operations keep too much in memory or
+//! read it too often: attention without a matrix of scores, convolutions whose inputs are read where
+//! they lie, the norm and rotation of queries and keys in one pass, weights of E4M3 widened where
+//! they are multiplied.
+//!
+//! The CUDA C lies in `cuda/`; the build script makes PTX of it, which the driver compiles for the
+//! card. Each function here gives none where its kernel does not take the operands (another device,
+//! a gradient to keep, another type or width) or the kernels cannot be had; then candle's
+//! operations do the same ([`crate::composite`]). [`launch`] says with what a kernel is started, so
+//! that the tests start an emulation with the same ([`emulated`]).
+
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(test)]
+mod emulated;
+#[cfg(any(feature = "cuda", test))]
+mod launch;
+
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::{attention, conv_sum, rms_norm_rope, widen_e4m3};
+#[cfg(feature = "cuda")]
+pub use cuda::{check_device, device_memory};
+#[cfg(not(feature = "cuda"))]
+pub(crate) use without::{attention, conv_sum, rms_norm_rope, widen_e4m3};
+#[cfg(not(feature = "cuda"))]
+pub use without::{check_device, device_memory};
+
+/// What stands for the kernels in a build without them.
+#[cfg(not(feature = "cuda"))]
+mod without {
+    use candle_core::{DType, Device, Tensor};
+
+    use crate::{ConvInput, ConvWeights, Epilogue, Result};
+
+    /// Whether the kernels of this crate can be used on a device.
+    ///
+    /// # Errors
+    /// Why not, where it is an NVIDIA card: candle's operations are taken then.
+    pub fn check_device(_: &Device) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    /// Bytes that are free in the memory of an NVIDIA card; none for any other device.
+    pub fn device_memory(_: &Device) -> Option<u64> {
+        None
+    }
+
+    pub(crate) fn attention(_: [&Tensor; 3], _: Option<&Tensor>, _: f64) -> Option<Result<Tensor>> {
+        None
+    }
+
+    pub(crate) fn conv_sum(
+        _: &[(ConvInput, &ConvWeights)],
+        _: &Epilogue,
+        _: [usize; 4],
+    ) -> Option<Result<Tensor>> {
+        None
+    }
+
+    pub(crate) fn rms_norm_rope(
+        _: &Tensor,
+        _: [&Tensor; 3],
+        _: f64,
+        _: usize,
+    ) -> Option<Result<Tensor>> {
+        None
+    }
+
+    pub(crate) fn widen_e4m3(_: &Tensor, _: f32, _: DType) -> Option<Result<Tensor>> {
+        None
+    }
+}
