@@ -175,11 +175,11 @@ impl VideoVae for Codec {
         LatentLayout { channels: CHANNELS, temporal: 2, first: 2, spatial: SPATIAL }
     }
 
-    fn encode_memory(&self, _: usize, _: [usize; 2], _: Option<Tile>) -> u64 {
+    fn encode_memory(&self, _: (usize, [usize; 2]), _: Option<Tile>, _: DType) -> u64 {
         0
     }
 
-    fn decode_memory(&self, _: usize, _: [usize; 2], _: Option<Tile>) -> u64 {
+    fn decode_memory(&self, _: (usize, [usize; 2]), _: Option<Tile>, _: DType) -> u64 {
         0
     }
 
