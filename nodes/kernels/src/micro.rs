@@ -95,8 +95,8 @@ pub(crate) unsafe fn multiply_at(
     }
 }
 
-/// The same of rows that are not packed: they lie `line` numbers apart, each contiguous, in the type
-/// of the precision. Neighbouring rows may overlap.
+/// The same of rows that are not packed: they lie `line` numbers apart, each contiguous, in the
+/// type of the precision. Neighbouring rows may overlap.
 ///
 /// `b` holds as many words as are read of each row, times [`COLUMNS`].
 ///

@@ -93,8 +93,8 @@ fn pictures_are_encoded_and_decoded_as_diffusers_does() {
     assert!(decoder.decode(&wrong, &mut || Ok(())).is_err());
 }
 
-/// Weights and activations of bf16 come near to the values of f32: numbers are rounded to eight bits
-/// in each of some dozen layers.
+/// Weights and activations of bf16 come near to the values of f32: numbers are rounded to eight
+/// bits in each of some dozen layers.
 #[test]
 fn pictures_in_bf16_are_near_the_reference() {
     let golden = values();

@@ -100,8 +100,8 @@ fn encoded(vae: &dyn VideoVae, weights: &Weights, frames: &Tensor) -> Tensor {
     Tensor::cat(&latents, 1).unwrap()
 }
 
-/// Weights and activations of bf16 come as near to the values of f32 as diffusers in bf16 does, whose
-/// decoded frames (0…1) are off by up to 0.204 (torch 2.15 on a CPU).
+/// Weights and activations of bf16 come as near to the values of f32 as diffusers in bf16 does,
+/// whose decoded frames (0…1) are off by up to 0.204 (torch 2.15 on a CPU).
 #[test]
 fn the_autoencoder_in_bf16_is_near_the_reference() {
     let golden: Golden = golden("ltx/v090/golden.safetensors");

@@ -79,8 +79,8 @@ pub(super) fn is_by_token(layout: &Layout) -> bool {
     layout.dims()[0] > 1 && layout.stride()[0] < layout.stride()[1]
 }
 
-/// Whether a kernel reads a tensor `[heads, length, d]` where it lies: the numbers of a head side by
-/// side, and each row where 16 bytes may begin.
+/// Whether a kernel reads a tensor `[heads, length, d]` where it lies: the numbers of a head side
+/// by side, and each row where 16 bytes may begin.
 pub(super) fn is_readable(layout: &Layout) -> bool {
     let stride = layout.stride();
     let places = [layout.start_offset(), stride[0], stride[1]];

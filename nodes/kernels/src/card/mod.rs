@@ -1,7 +1,7 @@
 //! Kernels of our own for NVIDIA's cards, where candle's operations keep too much in memory or
-//! read it too often: attention without a matrix of scores, convolutions whose inputs are read where
-//! they lie, the norm and rotation of queries and keys in one pass, weights of E4M3 widened where
-//! they are multiplied.
+//! read it too often: attention without a matrix of scores, convolutions whose inputs are read
+//! where they lie, the norm and rotation of queries and keys in one pass, weights of E4M3 widened
+//! where they are multiplied.
 //!
 //! The CUDA C lies in `cuda/`; the build script makes PTX of it, which the driver compiles for the
 //! card. Each function here gives none where its kernel does not take the operands (another device,
