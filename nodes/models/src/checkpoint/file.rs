@@ -152,6 +152,24 @@ impl DataFile {
         }
     }
 
+    /// Has the system drop its copy of some bytes that were read, where it knows how.
+    ///
+    /// What is read in turns, and is more than the system keeps, is never found there again; yet
+    /// its copies would take memory that a budget leaves to others, and fresh pages of it cost more
+    /// than the disk.
+    pub(crate) fn drop_cached(&self, offset: u64, length: u64) {
+        #[cfg(target_os = "linux")]
+        if let Backing::Disk(opened) = &self.backing {
+            let length = std::num::NonZeroU64::new(length);
+            // It is advice: where it is not taken, nothing is wrong.
+            let _ = length.map(|length| {
+                rustix::fs::fadvise(&opened.file, offset, Some(length), rustix::fs::Advice::DontNeed)
+            });
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (offset, length);
+    }
+
     /// An error where the file was changed since it was opened: what was read of it then and what
     /// was read now need not belong together.
     ///

@@ -375,6 +375,10 @@ impl Weights {
             }
             _ => return Ok(None),
         };
+        // What does not fit into a budget is not to fill the memory beside it.
+        if self.residency.is_some() {
+            place.file.drop_cached(place.offset, place.length);
+        }
         packed.map(|packed| Some(Weight::Packed(packed)))
     }
 
