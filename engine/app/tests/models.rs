@@ -443,7 +443,7 @@ fn a_file_of_several_parts_is_a_model() {
         "noise.ron",
         r#"Graph(version: 1, nodes: {
             "model": (op: "model.load", with: {"source": "all.safetensors"}),
-            "noise": (op: "latent.noise", in: {"vae": "model.vae"}, with: {"width": 32, "height": 32}),
+            "noise": (op: "latent.noise", in: {"vae": "model.vae"}, with: {"seed": 1, "width": 32, "height": 32}),
             "patches": (op: "patchify", in: {"latents": "noise", "dit": "model.dit"}),
             "frame": (op: "vae.decode", in: {"vae": "model.vae", "latent": "noise"}),
             "file": (op: "image.write", in: {"frames": "frame"}, with: {"path": "noise.png"}),

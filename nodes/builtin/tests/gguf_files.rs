@@ -211,7 +211,7 @@ fn a_gguf_transformer_may_be_the_source_with_the_other_parts_beside_it() {
     assert_eq!(distance(&sample(&rig, &two, 256), &expected), 0.0);
     let twice = [("source", known(file.path())), ("transformer", known(low.path()))];
     let told = rig.objects("model.load", &twice);
-    assert!(told.starts_with("source: a file that is a source is the transformer"), "{told}");
+    assert!(told.starts_with("source: a file that is a source holds the transformer"), "{told}");
     let told = rig.objects("model.load", &[("source", known("nowhere.gguf"))]);
     assert!(told.starts_with("source: ") && told.contains("nowhere.gguf does not exist"), "{told}");
     let told = rig.objects("model.load", &[("source", known(vae))]);

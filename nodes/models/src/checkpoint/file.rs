@@ -163,7 +163,12 @@ impl DataFile {
             let length = std::num::NonZeroU64::new(length);
             // It is advice: where it is not taken, nothing is wrong.
             let _ = length.map(|length| {
-                rustix::fs::fadvise(&opened.file, offset, Some(length), rustix::fs::Advice::DontNeed)
+                rustix::fs::fadvise(
+                    &opened.file,
+                    offset,
+                    Some(length),
+                    rustix::fs::Advice::DontNeed,
+                )
             });
         }
         #[cfg(not(target_os = "linux"))]
