@@ -98,6 +98,18 @@ pub struct SingleForm {
     pub notes: Vec<String>,
 }
 
+impl SingleForm {
+    /// One of weights alone.
+    pub(crate) fn new(
+        architecture: &'static str,
+        rename: Rename,
+        narrow: fn(&str) -> NarrowWeight,
+    ) -> Self {
+        let (metadata, beside, notes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { rename, narrow, architecture, metadata, beside, config: None, notes }
+    }
+}
+
 /// A part that stands alone in a file, opened.
 #[derive(Debug)]
 pub struct SinglePart {

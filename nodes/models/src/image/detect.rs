@@ -39,15 +39,7 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
 /// How such an encoder stands alone in a file: by the names of transformers, as ComfyUI reads it.
 pub(crate) fn single_form() -> SingleForm {
     let rename = Box::new(|name: &str| Some(name.to_owned()));
-    SingleForm {
-        rename,
-        narrow: crate::clip::narrow,
-        architecture: "clip_vision",
-        metadata: Vec::new(),
-        beside: Vec::new(),
-        config: None,
-        notes: Vec::new(),
-    }
+    SingleForm::new("clip_vision", rename, crate::clip::narrow)
 }
 
 /// How CLIP makes pictures ready for an encoder of this config, as a file of a model.

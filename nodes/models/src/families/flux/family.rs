@@ -113,15 +113,7 @@ impl Family for Flux {
         part: &str,
         format: SingleFormat,
     ) -> Result<Option<SingleForm>> {
-        let form = |rename, narrow| SingleForm {
-            rename,
-            narrow,
-            architecture: "flux",
-            metadata: Vec::new(),
-            beside: Vec::new(),
-            config: None,
-            notes: Vec::new(),
-        };
+        let form = |rename, narrow| SingleForm::new("flux", rename, narrow);
         Ok(Some(match part {
             part_names::TRANSFORMER => {
                 let own = |name: &str| names::original_weight(name);

@@ -112,13 +112,8 @@ impl Family for Ltx {
             Ok::<_, Error>(detect::config_alone(config, ModelIndex::is_new(checkpoint)))
         };
         let form = |rename, narrow, config| SingleForm {
-            rename,
-            narrow,
-            architecture: "ltxv",
-            metadata: Vec::new(),
-            beside: Vec::new(),
             config: Some(config),
-            notes: Vec::new(),
+            ..SingleForm::new("ltxv", rename, narrow)
         };
         Ok(Some(match part {
             part_names::TRANSFORMER => {

@@ -126,15 +126,7 @@ impl Family for Wan {
         part: &str,
         format: SingleFormat,
     ) -> Result<Option<SingleForm>> {
-        let form = |rename, narrow| SingleForm {
-            rename,
-            narrow,
-            architecture: "wan",
-            metadata: Vec::new(),
-            beside: Vec::new(),
-            config: None,
-            notes: Vec::new(),
-        };
+        let form = |rename, narrow| SingleForm::new("wan", rename, narrow);
         let keep = |name: &str, own: Option<String>| Some(own.unwrap_or_else(|| name.to_owned()));
         Ok(Some(match part {
             part_names::TRANSFORMER | part_names::LOW_NOISE => {

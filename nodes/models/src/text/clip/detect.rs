@@ -59,15 +59,7 @@ pub(crate) fn single_form() -> SingleForm {
         true => Some(format!("text_model.{name}")),
         false => Some(name.to_owned()),
     };
-    SingleForm {
-        rename: Box::new(rename),
-        narrow: crate::clip::narrow,
-        architecture: "clip_text",
-        metadata: Vec::new(),
-        beside: Vec::new(),
-        config: None,
-        notes: Vec::new(),
-    }
+    SingleForm::new("clip_text", Box::new(rename), crate::clip::narrow)
 }
 
 /// The tokenizer for such an encoder, as files of a model in the folder `tokenizer`: path and
