@@ -368,8 +368,7 @@ fn rows_of_bf16_are_rounded_once() {
     });
 }
 
-/// Convolutions with many channels, which multiply by `gemm` or, where that has another tier, by
-/// the kernels of this crate.
+/// Convolutions with many channels.
 #[test]
 fn convolutions() {
     let mut random = Random::new(106);
@@ -536,6 +535,53 @@ fn convolutions_of_both_types_with_past_and_epilogue() {
                 }
             });
         }
+    }
+}
+
+/// Kernels of 3×3 that take fewer products, as Winograd has them: sums of one part or two over one
+/// frame or three, of planes that are whole tiles or not.
+#[test]
+fn convolutions_with_transformed_weights() {
+    let mut random = Random::new(109);
+    for _ in 0..12 {
+        let (kt, cout) = ([1, 3][random.bits() as usize % 2], 33 + random.size(70));
+        let zeros = random.bits() as usize % kt;
+        let [t, h, w] = [2 + kt - zeros, 11, 30].map(|most| random.size(most).max(kt - zeros));
+        let bias = random.tensor(&[cout], DType::F32);
+        let parts: Vec<Convolved> = (0..random.size(2))
+            .map(|_| {
+                let cin = 16 + random.size(40);
+                let weight = random.tensor(&[cout, cin, kt, 3, 3], DType::F32);
+                let frames = random.tensor(&[t, h + 2, w + 2, cin], DType::F32);
+                Convolved { zeros, past: None, frames, weight, stride: [1; 3] }
+            })
+            .collect();
+        let size = [zeros + t + 1 - kt, h, w, cout];
+        let terms: usize = parts.iter().map(|part| part.weight.elem_count() / cout).sum();
+        let places: Vec<[usize; 4]> =
+            (0..40).map(|_| size.map(|n| random.bits() as usize % n)).collect();
+        let sum = |at: &[usize; 4]| parts.iter().map(|part| part.sum(*at)).sum::<f64>();
+        let bias64 = f64s(&bias);
+        let expected: Vec<f64> = places.iter().map(|at| sum(at) + bias64[at[3]]).collect();
+        in_every_tier(|tier| {
+            let weights = parts.iter().enumerate().map(|(index, part)| {
+                let bias = (index == 0).then_some(&bias);
+                ConvWeights::pack(&part.weight, bias, part.stride).unwrap()
+            });
+            let weights: Vec<ConvWeights> = weights.collect();
+            assert!(weights.iter().all(|weights| weights.packed().unwrap().winograd.is_some()));
+            let inputs =
+                parts.iter().map(|part| ConvInput { zeros, past: None, frames: &part.frames });
+            let inputs: Vec<_> = inputs.zip(&weights).collect();
+            let found = crate::conv_sum(&inputs, &Epilogue::default()).unwrap();
+            assert_eq!(found.dims(), size);
+            for (&[frame, row, column, channel], expected) in places.iter().zip(&expected) {
+                let pixel = found.get(frame).unwrap().get(row).unwrap().get(column).unwrap();
+                let what = format!("{tier:?} {size:?}, {kt} frames, {} parts", parts.len());
+                let pixel = pixel.narrow(0, channel, 1).unwrap();
+                near(&what, &pixel, &[*expected], 3e-6 * terms as f64 / 8.0);
+            }
+        });
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::Result;
 use crate::epilogue::Finish;
 use crate::layout::Padding;
-use crate::matrix::{TileMut, filled_by_tiles};
+use crate::matrix::{TileMut, Unfilled, even_cuts};
 use crate::number::Number;
 
 /// What the tasks of one sum of convolutions share about their result.
@@ -30,28 +30,32 @@ pub(crate) struct Rows {
 
 impl Output<'_> {
     /// The result `[t, top + h + bottom, left + w + right, cout]`, by `compute(rows, tile)` for some
-    /// whole rows at a time, of whose inputs each has at most `widest` pixels.
+    /// whole rows at a time: about `cut.0` of them, of the result with its padding, in multiples of
+    /// `cut.1`.
     pub(crate) fn filled<T: Number>(
         &self,
         [t, h, _, _]: [usize; 4],
-        widest: usize,
+        cut: (usize, usize),
         compute: impl Fn(&Rows, TileMut<T>) + Sync + Send,
     ) -> Result<Vec<T>> {
         let [top, bottom, left, right] = self.padding;
         let (high, line) = (top + h + bottom, (left + self.width + right) * self.cout);
-        filled_by_tiles(t, [high, line], [self.rows_per_task(h, widest), line], |frame, tile| {
+        let lines = even_cuts(0..high, cut.0, cut.1);
+        let mut out = Unfilled::new(t, [high, line]);
+        out.fill(&lines, std::slice::from_ref(&(0..line)), |frame, tile: TileMut<T>| {
             let inner = tile.rows.start.max(top)..tile.rows.end.min(top + h);
             if !inner.is_empty() {
                 let rows = inner.start - top..inner.end - top;
                 compute(&Rows { frame, rows, high, line }, tile);
             }
-        })
+        });
+        out.finish()
     }
 
     /// Output rows of one task: its sums stay in the second-level cache.
-    fn rows_per_task(&self, height: usize, widest: usize) -> usize {
+    pub(crate) fn rows_per_task(&self, height: usize) -> usize {
         let pixels = (96 * 1024 / self.cout).clamp(128, 512);
-        (pixels / widest).clamp(1, height)
+        (pixels / self.width).clamp(1, height)
     }
 
     /// Finishes the sums of row `row`.

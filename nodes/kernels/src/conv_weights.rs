@@ -1,11 +1,15 @@
 //! What a convolution is given: packed weights, and frames with their past.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor, bail};
 use half::bf16;
 
 use crate::dense::{fast, fast_mixed, tensor};
 use crate::micro::{COLUMNS, Precision};
+use crate::number::Number;
 use crate::packed::PackedMatrix;
+use crate::winograd::WinogradWeights;
 use crate::{Result, direct, math};
 
 /// Weights of a convolution, packed once when they are loaded.
@@ -20,17 +24,34 @@ pub struct ConvWeights {
 
 /// The numbers of a kernel.
 #[derive(Debug, Clone)]
-pub(crate) enum Held {
-    /// As tensors.
-    Rows {
-        /// `[kt, kh, kw·cin, cout]`
-        rows: Tensor,
-        /// The same with channels padded to whole vectors, where those are few.
-        padded: Option<Tensor>,
-    },
-    /// As products read them, `[cout, kt·kh·kw·cin]`, where cin is filled up with zeros to whole
-    /// words: those of bf16 on the CPU.
-    Panels(PackedMatrix),
+enum Held {
+    /// As a tensor, `[kt, kh, kw·cin, cout]`: on a device, of a type that is not packed, or with
+    /// gradients.
+    Rows(Tensor),
+    /// Those of f32 and bf16 on the CPU.
+    Packed(PackedWeights),
+}
+
+/// Weights as convolutions on the CPU read them.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedWeights {
+    /// `[cout, kt·kh·kw·cin]`, where cin is filled up with zeros to whole words.
+    pub(crate) matrix: PackedMatrix,
+    /// `[kt, kh, kw·cin, lanes]`: channels padded to whole vectors, where [`direct`] is faster.
+    pub(crate) padded: Option<Arc<[f32]>>,
+    /// Transformed, where that takes fewer products.
+    pub(crate) winograd: Option<WinogradWeights>,
+}
+
+impl PackedWeights {
+    /// Packs weights `[cout, cin, kt, kh, kw]` in their own type.
+    fn new(weight: &Tensor, stride: [usize; 3]) -> Result<Self> {
+        let winograd = match weight.dtype() {
+            DType::F32 => WinogradWeights::new(weight, stride)?,
+            _ => None,
+        };
+        Ok(Self { matrix: panels(weight)?, padded: pad_channels(weight)?, winograd })
+    }
 }
 
 impl ConvWeights {
@@ -49,14 +70,9 @@ impl ConvWeights {
             bail!("conv: bias {:?} for {cout} channels", bias.dims());
         }
         let (kernel, channels) = ([kt, kh, kw], [cin, cout]);
-        let held = match weight.dtype() == DType::BF16 && fast_mixed(&[&weight]) {
-            true => Held::Panels(panels(&weight)?),
-            false => {
-                let rows = weight.permute((2, 3, 4, 1, 0))?.force_contiguous()?;
-                let rows = rows.reshape((kt, kh, kw * cin, cout))?; // [kt, kh, kw·cin, cout]
-                let padded = pad_channels(&rows, cout)?;
-                Held::Rows { rows, padded }
-            }
+        let held = match fast_mixed(&[&weight]) {
+            true => Held::Packed(PackedWeights::new(&weight, stride)?),
+            false => Held::Rows(rows(&weight)?),
         };
         Ok(Self { held, bias: bias.cloned(), kernel, stride, channels })
     }
@@ -76,14 +92,14 @@ impl ConvWeights {
         self.channels
     }
 
-    /// The weights, `[kt, kh, kw·cin, cout]`: a copy where they are packed for products of bf16.
+    /// The weights, `[kt, kh, kw·cin, cout]`: a copy where they are packed.
     ///
     /// # Errors
     /// When there is no memory for it.
     pub fn rows(&self) -> Result<Tensor> {
         let matrix = match &self.held {
-            Held::Rows { rows, .. } => return Ok(rows.clone()),
-            Held::Panels(matrix) => matrix,
+            Held::Rows(rows) => return Ok(rows.clone()),
+            Held::Packed(packed) => &packed.matrix,
         };
         let ([kt, kh, kw], [cin, cout]) = (self.kernel, self.channels);
         let wide = numbers(matrix)?.reshape((cout, kt, kh, kw, self.word_channels()))?;
@@ -91,18 +107,18 @@ impl ConvWeights {
         rows.reshape((kt, kh, kw * cin, cout))
     }
 
-    /// The form in which they are held.
-    pub(crate) fn held(&self) -> &Held {
-        &self.held
+    /// The weights as convolutions on the CPU read them: none where they are not packed.
+    pub(crate) fn packed(&self) -> Option<&PackedWeights> {
+        match &self.held {
+            Held::Rows(_) => None,
+            Held::Packed(packed) => Some(packed),
+        }
     }
 
     /// Input channels as the packed weights have them: whole words.
     pub(crate) fn word_channels(&self) -> usize {
-        let [cin, _] = self.channels;
-        match &self.held {
-            Held::Rows { .. } => cin,
-            Held::Panels(matrix) => cin.next_multiple_of(matrix.precision().in_word()),
-        }
+        let in_word = self.packed().map_or(1, |packed| packed.matrix.precision().in_word());
+        self.channels[0].next_multiple_of(in_word)
     }
 
     /// The bias, `[cout]`.
@@ -119,42 +135,61 @@ impl ConvWeights {
     }
 }
 
-/// Weights `[cout, cin, kt, kh, kw]` of bf16 in panels.
-fn panels(weight: &Tensor) -> Result<PackedMatrix> {
-    let (cout, cin, ..) = weight.dims5()?;
-    let missing = cin % Precision::Bf16.in_word();
-    let weight = weight.permute((0, 2, 3, 4, 1))?.pad_with_zeros(4, 0, missing)?;
-    PackedMatrix::pack(&weight.force_contiguous()?.reshape((cout, ()))?, Precision::Bf16)
+/// Weights `[cout, cin, kt, kh, kw]` as `[kt, kh, kw·cin, cout]`.
+fn rows(weight: &Tensor) -> Result<Tensor> {
+    let (cout, cin, kt, kh, kw) = weight.dims5()?;
+    let rows = weight.permute((2, 3, 4, 1, 0))?.force_contiguous()?;
+    rows.reshape((kt, kh, kw * cin, cout))
 }
 
-/// The numbers of a matrix of bf16 that is packed.
+/// Weights `[cout, cin, kt, kh, kw]` in panels, in their own type.
+fn panels(weight: &Tensor) -> Result<PackedMatrix> {
+    let (cout, cin, ..) = weight.dims5()?;
+    let precision = Precision::of(weight.dtype());
+    let missing = cin.next_multiple_of(precision.in_word()) - cin;
+    let weight = weight.permute((0, 2, 3, 4, 1))?.pad_with_zeros(4, 0, missing)?;
+    PackedMatrix::pack(&weight.force_contiguous()?.reshape((cout, ()))?, precision)
+}
+
+/// The numbers of a matrix that is packed.
 fn numbers(matrix: &PackedMatrix) -> Result<Tensor> {
+    match matrix.precision() {
+        Precision::F32 => unpacked(matrix, |word| [f32::from_bits(word)]),
+        Precision::Bf16 => {
+            unpacked(matrix, |word| [word as u16, (word >> 16) as u16].map(bf16::from_bits))
+        }
+    }
+}
+
+/// The same, where a word holds `N` numbers.
+fn unpacked<T: Number, const N: usize>(
+    matrix: &PackedMatrix,
+    numbers_of: impl Fn(u32) -> [T; N],
+) -> Result<Tensor> {
     let [out, inner] = matrix.dims();
-    let (mut numbers, mut room) = (vec![bf16::ZERO; out * inner], Vec::new());
+    let (mut numbers, mut room) = (vec![T::default(); out * inner], Vec::new());
     for (panel, rows) in numbers.chunks_mut(COLUMNS * inner).enumerate() {
         let words = matrix.panel(panel, 0..matrix.depth(), &mut room);
         for (row, numbers) in rows.chunks_exact_mut(inner).enumerate() {
             let words = words[row..].iter().step_by(COLUMNS);
-            for (pair, word) in numbers.chunks_mut(2).zip(words) {
-                let halves = [*word as u16, (word >> 16) as u16];
-                pair.iter_mut()
-                    .zip(halves)
-                    .for_each(|(number, bits)| *number = bf16::from_bits(bits));
+            for (numbers, word) in numbers.chunks_mut(N).zip(words) {
+                numbers.copy_from_slice(&numbers_of(*word)[..numbers.len()]);
             }
         }
     }
     tensor(numbers, (out, inner))
 }
 
-/// Weights for [`direct`], where it can be used.
-fn pad_channels(packed: &Tensor, cout: usize) -> Result<Option<Tensor>> {
+/// Weights `[cout, cin, kt, kh, kw]` for [`direct`], where it is faster.
+fn pad_channels(weight: &Tensor) -> Result<Option<Arc<[f32]>>> {
+    let cout = weight.dim(0)?;
     let lanes = cout.next_multiple_of(math::LANES);
-    let size = packed.elem_count() / cout * lanes;
-    if cout > direct::MAX_CHANNELS || size > direct::MAX_WEIGHTS || !fast(&[packed]) {
+    let size = weight.elem_count() / cout * lanes;
+    if cout > direct::MAX_CHANNELS || size > direct::MAX_WEIGHTS || !fast(&[weight]) {
         return Ok(None);
     }
-    let missing = lanes - cout;
-    packed.pad_with_zeros(3, 0, missing)?.force_contiguous().map(Some)
+    let padded = rows(weight)?.pad_with_zeros(3, 0, lanes - cout)?;
+    Ok(Some(padded.flatten_all()?.to_vec1()?.into()))
 }
 
 /// Frames that enter a convolution: `zeros` black ones, then the past, then the new.

@@ -11,7 +11,7 @@ use crate::tier::{Tier, by_tier, current};
 pub(crate) const MAX_CHANNELS: usize = 2 * LANES;
 
 /// Weights up to which this way is faster: all are read again for each few pixels, from the cache.
-pub(crate) const MAX_WEIGHTS: usize = 32 * 1024;
+pub(crate) const MAX_WEIGHTS: usize = 48 * 1024;
 
 /// Pixels that a row must have: as many as are computed together, at most.
 pub(crate) const LEAST_WIDTH: usize = 8;

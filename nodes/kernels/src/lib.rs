@@ -16,8 +16,9 @@
 //! is chosen by tier (AMX tiles, AVX-512 with `vdpbf16ps`, AVX-512, AVX2, plain) and, where there
 //! are tiles, by the number of rows. Sums are f32, and what
 //! becomes of them ([`LinearEpilogue`]) is done before they are written. Attention packs keys and
-//! values in the same way. Convolutions of f32 multiply by the `gemm` crate, single-threaded; those
-//! of bf16 by panels of packed weights, and read their inputs where they lie.
+//! values in the same way. Convolutions multiply by panels of packed weights and read their inputs
+//! where they lie; those of f32 by kernels of 3×3 take fewer products (Winograd's), and those into a
+//! few channels keep all sums of some pixels in registers.
 //!
 //! # Cards
 //!
@@ -93,6 +94,7 @@ mod rows;
 mod tier;
 mod tiles;
 mod warp;
+mod winograd;
 
 pub use activation::{
     add, clamp_finite, gelu, gelu_tanh, multiply, rms_norm_rope, rope_interleaved, silu,

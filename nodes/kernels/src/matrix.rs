@@ -1,6 +1,5 @@
-//! Products of matrices, each on one thread, and their results cut into tiles for many.
+//! Results of products, cut into tiles for many threads.
 
-use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -8,41 +7,6 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::cancel::CancelFlag;
-use crate::kernel::Kernel;
-use crate::micro::{COLUMNS, Precision, ROWS, multiply, multiply_at};
-use crate::number::Slice;
-use crate::pack::Lines;
-use crate::tier;
-
-/// Terms of a sum at a time.
-const DEPTH: usize = 256;
-/// What multiplies where `gemm` does not.
-const KERNEL: Kernel = Kernel::Vectors(Precision::F32);
-
-/// A matrix inside a slice: its first element is the first of `data`.
-#[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    pub(crate) data: &'a [f32],
-    pub(crate) row_step: usize,
-    pub(crate) column_step: usize,
-}
-
-impl<'a> Matrix<'a> {
-    /// Rows one after the other, `row_step` apart.
-    pub(crate) fn rows(data: &'a [f32], row_step: usize) -> Self {
-        Self { data, row_step, column_step: 1 }
-    }
-
-    fn lines(self) -> Lines<'a> {
-        let numbers = Slice::F32(self.data);
-        Lines { numbers, first: 0, line: self.row_step, along: self.column_step }
-    }
-
-    fn holds(&self, rows: usize, columns: usize) -> bool {
-        rows * columns == 0
-            || (rows - 1) * self.row_step + (columns - 1) * self.column_step < self.data.len()
-    }
-}
 
 /// A rectangle of a matrix that is being written: rows `step` apart, each contiguous.
 pub(crate) struct TileMut<'a, T = f32> {
@@ -79,144 +43,6 @@ impl<T: Copy + Default> TileMut<'_, T> {
             std::slice::from_raw_parts_mut(self.start.add(row * self.step), self.columns.len())
         }
     }
-}
-
-impl<'a> TileMut<'a> {
-    /// A whole slice as a matrix of `columns`, rows `step` apart.
-    pub(crate) fn new(data: &'a mut [f32], rows: usize, columns: usize, step: usize) -> Self {
-        assert!(columns <= step || rows <= 1, "rows overlap");
-        let end = if rows * columns == 0 { 0 } else { (rows - 1) * step + columns };
-        assert!(end <= data.len(), "{rows} rows of {columns}, {step} apart, in {}", data.len());
-        let start = data.as_mut_ptr();
-        Self { start, step, rows: 0..rows, columns: 0..columns, whole: PhantomData }
-    }
-
-    /// tile = lhs·rhs, or tile += lhs·rhs.
-    ///
-    /// `lhs` is `[rows, k]`, `rhs` `[k, columns]`. Rows of `lhs` may overlap: those of
-    /// neighbouring pixels do.
-    ///
-    /// # Panics
-    /// When a matrix does not lie inside its slice.
-    pub(crate) fn multiply(&mut self, k: usize, lhs: Matrix, rhs: Matrix, accumulate: bool) {
-        let (m, n) = (self.rows.len(), self.columns.len());
-        assert!(lhs.holds(m, k), "lhs [{m}, {k}] lies outside its slice");
-        assert!(rhs.holds(k, n), "rhs [{k}, {n}] lies outside its slice");
-        if !tier::gemm_has_it() {
-            return self.multiply_packed(k, lhs, rhs, accumulate);
-        }
-        // SAFETY: `gemm` touches exactly the elements of the three matrices. lhs and rhs lie inside
-        // their slices (asserted above); the result is this tile's rectangle, which lies inside
-        // its slice and is exclusively ours.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                k,
-                self.start,
-                1,
-                self.step as isize,
-                accumulate,
-                lhs.data.as_ptr(),
-                lhs.column_step as isize,
-                lhs.row_step as isize,
-                rhs.data.as_ptr(),
-                rhs.column_step as isize,
-                rhs.row_step as isize,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
-    }
-
-    /// The same by the kernels of this crate, in whatever tier: they pack both factors, which costs
-    /// more than `gemm` does here.
-    fn multiply_packed(&mut self, k: usize, lhs: Matrix, rhs: Matrix, accumulate: bool) {
-        let (m, n) = (self.rows.len(), self.columns.len());
-        let (left, right) = (lhs.lines(), rhs.lines().transposed());
-        let panels = n.div_ceil(COLUMNS);
-        with_words([m.div_ceil(ROWS) * ROWS * DEPTH, panels * COLUMNS * DEPTH], |a, b| {
-            for start in (0..k).step_by(DEPTH) {
-                let depth = start..(start + DEPTH).min(k);
-                let length = depth.len();
-                for (index, b) in b.chunks_exact_mut(COLUMNS * length).take(panels).enumerate() {
-                    let first = index * COLUMNS;
-                    let count = COLUMNS.min(n - first);
-                    right.skip(first).pack_panel(Precision::F32, count, depth.clone(), b);
-                }
-                let accumulate = accumulate || start > 0;
-                for first in (0..m).step_by(ROWS) {
-                    let count = ROWS.min(m - first);
-                    let a = &mut a[..count * length];
-                    left.skip(first).pack_block(KERNEL, count, depth.clone(), a);
-                    for (index, b) in b.chunks_exact(COLUMNS * length).take(panels).enumerate() {
-                        self.add_block([first, index * COLUMNS], count, (a, b), accumulate);
-                    }
-                }
-            }
-        });
-    }
-
-    /// The sums of some rows and columns from `[row, column]` on.
-    fn add_block(
-        &mut self,
-        [row, column]: [usize; 2],
-        rows: usize,
-        factors: (&[u32], &[u32]),
-        accumulate: bool,
-    ) {
-        let wide = COLUMNS.min(self.columns.len() - column);
-        if wide == COLUMNS {
-            // SAFETY: these rows and columns lie in the rectangle, which is exclusively ours.
-            unsafe {
-                let place = self.start.add(row * self.step + column);
-                multiply_at(Precision::F32, rows, factors, (place, self.step), accumulate);
-            }
-            return;
-        }
-        let mut sums = [0.0; ROWS * COLUMNS];
-        multiply(Precision::F32, rows, factors, (&mut sums, COLUMNS), false);
-        for (index, sums) in sums.chunks_exact(COLUMNS).take(rows).enumerate() {
-            let places = &mut self.row(row + index)[column..];
-            for (place, sum) in places.iter_mut().zip(sums) {
-                *place = if accumulate { *place + sum } else { *sum };
-            }
-        }
-    }
-}
-
-thread_local! {
-    static WORDS: RefCell<[Vec<u32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
-}
-
-/// Runs `work` on two buffers of words of this thread.
-fn with_words(lengths: [usize; 2], work: impl FnOnce(&mut [u32], &mut [u32])) {
-    let [mut a, mut b] = WORDS.take();
-    for (words, length) in [(&mut a, lengths[0]), (&mut b, lengths[1])] {
-        words.resize(words.len().max(length), 0);
-    }
-    work(&mut a[..lengths[0]], &mut b[..lengths[1]]);
-    WORDS.set([a, b]);
-}
-
-/// Fills `groups` matrices of `[rows, columns]`, one after the other in memory, in parallel tiles
-/// of about `tile`: `fill(group, tile)`. Tiles begin as zeros. Fails when it is cancelled between
-/// two tiles.
-///
-/// How they are cut depends on the sizes alone.
-pub(crate) fn filled_by_tiles<T: Copy + Default + Send>(
-    groups: usize,
-    [rows, columns]: [usize; 2],
-    tile: [usize; 2],
-    fill: impl Fn(usize, TileMut<'_, T>) + Sync + Send,
-) -> Result<Vec<T>> {
-    let mut out = Unfilled::new(groups, [rows, columns]);
-    out.fill(&even_cuts(0..rows, tile[0], 1), &even_cuts(0..columns, tile[1], 1), fill);
-    out.finish()
 }
 
 /// Matrices of one size, one after the other in memory, that are filled some rows at a time.

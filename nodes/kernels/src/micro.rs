@@ -66,32 +66,14 @@ pub(crate) fn multiply(
     (c, step): (&mut [f32], usize),
     accumulate: bool,
 ) {
-    assert!(step >= COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);
-    // SAFETY: the sums lie in their slice.
-    unsafe { multiply_at(precision, rows, (a, b), (c.as_mut_ptr(), step), accumulate) }
-}
-
-/// The same with sums that lie anywhere.
-///
-/// # Safety
-/// `c` has `rows` rows of [`COLUMNS`] numbers, `step` apart, that nobody else uses.
-///
-/// # Panics
-/// When a factor does not lie in its slice.
-pub(crate) unsafe fn multiply_at(
-    precision: Precision,
-    rows: usize,
-    (a, b): (&[u32], &[u32]),
-    (c, step): (*mut f32, usize),
-    accumulate: bool,
-) {
     let depth = b.len() / COLUMNS;
     assert!(rows > 0 && rows <= ROWS && a.len() == depth * rows && b.len() == depth * COLUMNS);
-    // SAFETY: the factors lie in their slices, as asserted above, and the sums do by this function's
-    // contract.
+    assert!(step >= COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);
+    // SAFETY: the factors and the sums lie in their slices, as asserted above.
     unsafe {
         let a = Left { words: a.as_ptr(), line: 0 };
-        choose::<true>(precision, rows, depth, a, b.as_ptr(), (c, step), accumulate);
+        let (b, c) = (b.as_ptr(), c.as_mut_ptr());
+        choose::<true>(precision, rows, depth, a, b, (c, step), accumulate);
     }
 }
 

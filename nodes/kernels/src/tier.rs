@@ -79,14 +79,6 @@ pub fn check_cpu() -> std::result::Result<(), String> {
     named().map(drop)
 }
 
-/// Whether the `gemm` crate computes in the current tier: it takes the highest that it knows on
-/// this processor and cannot be told another.
-pub(crate) fn gemm_has_it() -> bool {
-    static HIGHEST: OnceLock<Tier> = OnceLock::new();
-    let known = |tier: Tier| tier.min(Tier::Avx512);
-    known(current()) == known(*HIGHEST.get_or_init(detect))
-}
-
 /// Whether products of bf16 are faster here than those of f32.
 pub fn has_bf16_products() -> bool {
     current() >= Tier::Avx512Bf16
@@ -128,8 +120,8 @@ pub fn tier() -> &'static str {
 }
 
 /// What of this machine decides about the last bits: the kernel tier, and the sizes of the
-/// processor's caches, by which `gemm` splits the sums of convolutions. Results are the same bytes
-/// on machines where this is the same.
+/// processor's caches, by which `gemm` splits the sums of candle's own products. Results are the
+/// same bytes on machines where this is the same.
 pub fn machine() -> String {
     let caches = gemm_common::cache::CACHE_INFO.iter();
     let caches = caches.map(|cache| format!(" {}/{}", cache.cache_bytes, cache.associativity));
