@@ -8,7 +8,8 @@ use crate::e4m3::E4M3;
 use crate::random::Random;
 use crate::tier::tests::in_every_tier;
 use crate::{
-    BlockType, ConvInput, ConvWeights, Epilogue, GroupNorm, LinearEpilogue, PackedMatrix, Precision,
+    BlockType, ConvInput, ConvWeights, Epilogue, GroupNorm, LinearEpilogue, PackedMatrix,
+    Precision, WeightScale,
 };
 
 fn f64s(tensor: &Tensor) -> Vec<f64> {
@@ -60,6 +61,9 @@ fn products() {
         let signed = bytes.iter().enumerate();
         let signed: Vec<f64> =
             signed.map(|(i, byte)| f64::from(*byte as i8) * scales64[i / inner]).collect();
+        let by_row = scaled.iter().enumerate();
+        let by_row: Vec<f64> = by_row.map(|(i, w)| w / 0.37 * scales64[i / inner]).collect();
+        let row_scale = WeightScale::Rows(row_scales.to_vec1().unwrap().into());
         let bytes = Tensor::from_vec(bytes, (out, inner), &Device::Cpu).unwrap();
         let bias = random.tensor(&[out], dtype);
         let beside = random.tensor(&[rows, out], dtype);
@@ -68,11 +72,14 @@ fn products() {
             for precision in PRECISIONS {
                 let what = format!("{tier:?} {precision:?} {dtype:?} {rows}×{inner}×{out}");
                 let packed = PackedMatrix::pack(&weight, precision).unwrap();
-                let narrow = PackedMatrix::pack_e4m3(&bytes, 0.37, precision).unwrap();
+                let narrow = |scale| PackedMatrix::pack_e4m3(&bytes, scale, precision).unwrap();
+                let of_rows = narrow(row_scale.clone());
+                let narrow = narrow(WeightScale::All(0.37));
                 let whole = PackedMatrix::pack_int8(&bytes, &row_scales, None, precision).unwrap();
                 let x_seen = seen(&x, precision);
                 let weight = seen(&weight, precision);
-                for (packed, weight) in [(&packed, &weight), (&narrow, &scaled), (&whole, &signed)]
+                for (packed, weight) in
+                    [(&packed, &weight), (&narrow, &scaled), (&of_rows, &by_row), (&whole, &signed)]
                 {
                     let sum = |row: usize, column: usize| -> f64 {
                         let x = &x_seen[row * inner..][..inner];
@@ -205,7 +212,7 @@ fn packed_matrices_refuse_what_does_not_fit() {
     assert!(run(&x, LinearEpilogue::Add(&x)).is_err());
     assert!(run(&x.to_dtype(DType::F64).unwrap(), LinearEpilogue::None).is_err());
     assert!(PackedMatrix::pack(&x.to_dtype(DType::U8).unwrap(), Precision::F32).is_err());
-    assert!(PackedMatrix::pack_e4m3(&x, 1.0, Precision::F32).is_err());
+    assert!(PackedMatrix::pack_e4m3(&x, WeightScale::All(1.0), Precision::F32).is_err());
 }
 
 #[test]

@@ -116,7 +116,7 @@ pub use layout::{GroupNorm, Padding};
 pub use linear::{LinearEpilogue, linear, linear_blocks, linear_e4m3, linear_int8, linear_packed};
 pub use micro::Precision;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
-pub use packed::PackedMatrix;
+pub use packed::{PackedMatrix, WeightScale};
 pub use pieces::PieceWise;
 pub use plane::{
     channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,

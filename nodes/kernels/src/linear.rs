@@ -6,7 +6,7 @@ use crate::blocks::{BlockType, row_numbers};
 use crate::dense::{Dense, Numbers, fast_mixed, tensor};
 use crate::micro::Precision;
 use crate::number::Number;
-use crate::packed::{PackedMatrix, SumScale};
+use crate::packed::{PackedMatrix, SumScale, WeightScale};
 use crate::product::product;
 use crate::rotate::rotate_groups;
 use crate::rows::{PerRow, Rows, rows_of};
@@ -157,6 +157,7 @@ pub fn linear_e4m3(
     if !fast_mixed(&operands) || !matches!(weight.device(), Device::Cpu) {
         return composite::linear_e4m3(x, weight, scale, bias);
     }
+    let scale = WeightScale::All(scale);
     let packed = PackedMatrix::pack_e4m3(weight, scale, Precision::of(x.dtype()))?;
     linear_packed(x, &packed, bias, LinearEpilogue::None)
 }

@@ -40,14 +40,49 @@ pub(crate) enum SumScale<'a> {
     Rows(&'a [f32]),
 }
 
+/// What the numbers of a matrix are multiplied by that are held in eight bits each.
+#[derive(Debug, Clone)]
+pub enum WeightScale {
+    /// All by one.
+    All(f32),
+    /// Those of each row by its own.
+    Rows(Arc<[f32]>),
+}
+
+impl WeightScale {
+    /// An error where there are not as many as rows.
+    pub(crate) fn check(&self, rows: usize) -> Result<()> {
+        match self {
+            Self::Rows(scales) if scales.len() != rows => {
+                bail!("linear: {} scales of {rows} rows", scales.len())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::All(_) => 0,
+            Self::Rows(scales) => scales.len() * size_of::<f32>(),
+        }
+    }
+
+    fn of_sums(&self) -> SumScale<'_> {
+        match self {
+            Self::All(scale) => SumScale::All(*scale),
+            Self::Rows(scales) => SumScale::Rows(scales),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(crate) enum Data {
     /// `[panels, words of a row, 32]`
     Words(Arc<Reused<u32>>),
     /// `[panels, inner, 32]`, a byte a number (E4M3), and what each number is multiplied by.
-    E4m3(Arc<Reused<u8>>, f32),
-    /// The same of whole numbers, and what those of a row are multiplied by.
-    Int8(Arc<Reused<u8>>, Arc<[f32]>),
+    E4m3(Arc<Reused<u8>>, WeightScale),
+    /// The same of whole numbers.
+    Int8(Arc<Reused<u8>>, WeightScale),
     /// Blocks that share their scales.
     Blocks(BlockPanels),
 }
@@ -102,15 +137,17 @@ impl PackedMatrix {
         Ok(packed)
     }
 
-    /// Packs a matrix whose numbers are held as E4M3, each times `scale`. They stay so, and are
-    /// widened where they are multiplied.
+    /// Packs a matrix whose numbers are held as E4M3, times `scale`. They stay so, and are widened
+    /// where they are multiplied.
     ///
     /// Shape: `bytes` `[out, inner]` in U8.
     ///
     /// # Errors
-    /// When it is no matrix, of another type, or on another device.
-    pub fn pack_e4m3(bytes: &Tensor, scale: f32, precision: Precision) -> Result<Self> {
+    /// When it is no matrix, of another type, on another device, or there are not as many scales
+    /// as rows.
+    pub fn pack_e4m3(bytes: &Tensor, scale: WeightScale, precision: Precision) -> Result<Self> {
         let (packed, size) = interleaved(bytes)?;
+        scale.check(size[0])?;
         Ok(Self::new(Data::E4m3(Arc::new(packed.into()), scale), precision, size))
     }
 
@@ -135,7 +172,8 @@ impl PackedMatrix {
             let (shape, dtype) = (scales.dims(), scales.dtype());
             bail!("linear: scales {shape:?} in {dtype:?} of {} rows, expected F32", size[0]);
         }
-        let data = Data::Int8(Arc::new(packed.into()), scales.to_vec1()?.into());
+        let scales = WeightScale::Rows(scales.to_vec1()?.into());
+        let data = Data::Int8(Arc::new(packed.into()), scales);
         Ok(Self::new(data, precision, size).rotated_by(rotated))
     }
 
@@ -176,8 +214,7 @@ impl PackedMatrix {
     pub fn bytes(&self) -> usize {
         match &self.data {
             Data::Words(words) => words.len() * 4,
-            Data::E4m3(bytes, _) => bytes.len(),
-            Data::Int8(bytes, scales) => bytes.len() + scales.len() * 4,
+            Data::E4m3(bytes, scale) | Data::Int8(bytes, scale) => bytes.len() + scale.bytes(),
             Data::Blocks(panels) => panels.bytes(),
         }
     }
@@ -186,8 +223,7 @@ impl PackedMatrix {
     pub(crate) fn scale(&self) -> SumScale<'_> {
         match &self.data {
             Data::Words(_) | Data::Blocks(_) => SumScale::One,
-            Data::E4m3(_, scale) => SumScale::All(*scale),
-            Data::Int8(_, scales) => SumScale::Rows(scales),
+            Data::E4m3(_, scale) | Data::Int8(_, scale) => scale.of_sums(),
         }
     }
 

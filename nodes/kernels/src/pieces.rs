@@ -22,14 +22,16 @@ use crate::interleave::interleave;
 use crate::micro::{COLUMNS, Precision};
 use crate::number::{Number, Slice};
 use crate::pack::Lines;
-use crate::packed::{Data, PackedMatrix};
+use crate::packed::{Data, PackedMatrix, WeightScale};
 use crate::recycle::{Recycler, Unit};
 use crate::{Result, tier};
 
 /// Bytes of rows that are read at a time: with what is packed of them they fit into the cache of a
 /// core.
 const PIECE: usize = 1 << 19;
-/// The most threads that read and pack.
+/// Threads that read and pack for each that computes: while some pack, the disk has others to serve.
+const READERS_EACH: usize = 2;
+/// The most of them.
 const MOST_READERS: usize = 8;
 
 /// A matrix `[out, inner]` of which pieces are read, and where it is packed for which products.
@@ -72,12 +74,13 @@ impl PieceWise<'_> {
     /// Packs numbers of eight bits, as [`PackedMatrix::pack_e4m3`].
     ///
     /// # Errors
-    /// As [`PieceWise::pack_f32`].
+    /// As [`PieceWise::pack_f32`], and when there are not as many scales as rows.
     pub fn pack_e4m3<E: From<Error> + Send>(
         &self,
-        scale: f32,
+        scale: WeightScale,
         read: impl Fn(Range<usize>, &mut [u8]) -> std::result::Result<(), E> + Sync,
     ) -> std::result::Result<PackedMatrix, E> {
+        scale.check(self.size[0])?;
         let data = Data::E4m3(self.memory.keep(self.interleaved(read)?).into(), scale);
         Ok(PackedMatrix::new(data, self.precision, self.size))
     }
@@ -92,12 +95,10 @@ impl PieceWise<'_> {
         rotated: Option<usize>,
         read: impl Fn(Range<usize>, &mut [u8]) -> std::result::Result<(), E> + Sync,
     ) -> std::result::Result<PackedMatrix, E> {
-        if scales.len() != self.size[0] {
-            let (found, rows) = (scales.len(), self.size[0]);
-            return Err(Error::Msg(format!("linear: {found} scales of {rows} rows")).into());
-        }
+        let scales = WeightScale::Rows(scales.into());
+        scales.check(self.size[0])?;
         let bytes = self.memory.keep(self.interleaved(read)?);
-        let data = Data::Int8(bytes.into(), scales.into());
+        let data = Data::Int8(bytes.into(), scales);
         Ok(PackedMatrix::new(data, self.precision, self.size).rotated_by(rotated))
     }
 
@@ -202,7 +203,8 @@ fn row_bytes(form: BlockType, inner: usize) -> Result<usize> {
 fn readers() -> Option<&'static ThreadPool> {
     static READERS: OnceLock<Option<ThreadPool>> = OnceLock::new();
     let start = || {
-        let pool = ThreadPoolBuilder::new().num_threads(tier::threads().min(MOST_READERS));
+        let threads = (READERS_EACH * tier::threads()).min(MOST_READERS);
+        let pool = ThreadPoolBuilder::new().num_threads(threads);
         pool.thread_name(|index| format!("kino weights {index}")).build().ok()
     };
     READERS.get_or_init(start).as_ref()
@@ -297,11 +299,13 @@ mod tests {
                 pieces([out, inner], precision, memory).pack_bf16(rows_of(&narrow, inner, asked))
             });
             let tensor = Tensor::from_slice(&bytes, shape, cpu).unwrap();
-            let pack = |x: &Tensor| PackedMatrix::pack_e4m3(x, 0.5, precision);
-            check(&what, &tensor, pack, |memory, asked| {
-                pieces([out, inner], precision, memory)
-                    .pack_e4m3(0.5, rows_of(&bytes, inner, asked))
-            });
+            for scale in [WeightScale::All(0.5), WeightScale::Rows(scales.clone().into())] {
+                let pack = |x: &Tensor| PackedMatrix::pack_e4m3(x, scale.clone(), precision);
+                check(&what, &tensor, pack, |memory, asked| {
+                    pieces([out, inner], precision, memory)
+                        .pack_e4m3(scale.clone(), rows_of(&bytes, inner, asked))
+                });
+            }
             let of_rows = Tensor::from_slice(&scales, out, cpu).unwrap();
             let pack = |x: &Tensor| PackedMatrix::pack_int8(x, &of_rows, Some(4), precision);
             check(&what, &tensor, pack, |memory, asked| {
@@ -351,7 +355,9 @@ mod tests {
         let memory = Recycler::default();
         let pieces = pieces([6400, 1000], Precision::F32, &memory);
         let failed =
-            pieces.pack_e4m3(1.0, |rows: Range<usize>, _: &mut [u8]| match rows.contains(&1000) {
+            pieces.pack_e4m3(WeightScale::All(1.0), |rows: Range<usize>, _: &mut [u8]| match rows
+                .contains(&1000)
+            {
                 true => bail!("the disk is gone"),
                 false => Ok(()),
             });
@@ -367,6 +373,7 @@ mod tests {
         drop(guard);
         let nothing = |_: Range<usize>, _: &mut [u8]| Ok::<(), Error>(());
         assert!(pieces.pack_int8(vec![1.0; 3], None, nothing).is_err());
+        assert!(pieces.pack_e4m3(WeightScale::Rows([1.0; 3].into()), nothing).is_err());
         assert!(pieces.pack_blocks(BlockType::Q8_0, nothing).is_err());
     }
 }

@@ -6,6 +6,7 @@
 
 mod bundle;
 mod check;
+mod direct;
 mod file;
 mod folder;
 mod format;
@@ -28,8 +29,8 @@ pub use layout::GgufValue;
 pub(crate) use layout::{FileLayout, NewTensor, lay_out_gguf, lay_out_safetensors};
 pub use metadata::FileMetadata;
 pub use opened::Checkpoint;
-pub(crate) use part::TensorEntry;
 pub use part::{Cut, Identity, PartFiles};
+pub(crate) use part::{SCALES, TensorEntry};
 pub(crate) use single::written;
 pub use single::{
     DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,

@@ -14,7 +14,7 @@ mod weights;
 
 pub use blocks::{BlockPass, Blocks};
 pub use conv::Conv;
-pub use dense::{Adapter, Weight};
+pub use dense::{Adapter, Scale, Weight};
 pub use embedding::Embedding;
 pub use heads::Heads;
 pub use linear::Linear;
@@ -22,5 +22,5 @@ pub use lora::{FusedName, LayerNames, Lora, LoraMatch, LoraSpec};
 pub use norm::{LayerNorm, RmsNorm};
 pub(crate) use read::pieces;
 pub use residency::{BlockList, BlockSizes, Residency, WeightFit};
+pub(crate) use weights::is_beside;
 pub use weights::{AppliedLora, Probe, TensorStore, Weights};
-pub(crate) use weights::{Scale, is_beside};

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use kino_port::FileStamp;
 
+use super::direct::DirectFile;
 use crate::error::{Error, Result};
 
 /// The stamp of the file at `path`, links followed; none where there is no file.
@@ -35,6 +36,8 @@ struct OpenedFile {
     stamp: FileStamp,
     /// Names that led to it then.
     names: u64,
+    /// The same file, read past the system's cache.
+    direct: DirectFile,
 }
 
 impl OpenedFile {
@@ -94,7 +97,8 @@ impl DataFile {
         }
         let file = File::open(path).map_err(io)?;
         let about = file.metadata().map_err(io)?;
-        let opened = OpenedFile { file, stamp: FileStamp::of(&about), names: names(&about) };
+        let (stamp, names) = (FileStamp::of(&about), names(&about));
+        let opened = OpenedFile { file, stamp, names, direct: DirectFile::default() };
         Ok(Self { name: name.to_owned(), backing: Backing::Disk(opened) })
     }
 
@@ -131,13 +135,9 @@ impl DataFile {
     /// When the file ends before, or was changed since it was opened.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         match &self.backing {
-            Backing::Disk(opened) => match read_at(&opened.file, offset, buffer) {
-                Ok(()) => Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                    Err(Error::Changed { file: self.name.clone() })
-                }
-                Err(source) => Err(Error::Io { file: self.name.clone(), source }),
-            },
+            Backing::Disk(opened) => {
+                read_at(&opened.file, offset, buffer).map_err(|error| self.failed(error))
+            }
             Backing::Binary { bytes, .. } => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let end = start.saturating_add(buffer.len());
@@ -152,11 +152,37 @@ impl DataFile {
         }
     }
 
-    /// Has the system drop its copy of some bytes that were read, where it knows how.
+    /// The same past the system's cache, where it knows how.
     ///
     /// What is read in turns, and is more than the system keeps, is never found there again; yet
-    /// its copies would take memory that a budget leaves to others, and fresh pages of it cost more
-    /// than the disk.
+    /// its copies would take memory that a budget leaves to others, and to fill, copy and drop them
+    /// costs a processor more than the disk takes.
+    ///
+    /// # Errors
+    /// As [`DataFile::read`].
+    pub(crate) fn read_past_cache(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        if let Backing::Disk(opened) = &self.backing
+            && opened
+                .direct
+                .read(&opened.file, offset, buffer)
+                .map_err(|error| self.failed(error))?
+        {
+            return Ok(());
+        }
+        self.read(offset, buffer)
+    }
+
+    /// What it means that the file could not be read.
+    fn failed(&self, source: std::io::Error) -> Error {
+        let file = self.name.clone();
+        match source.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::Changed { file },
+            _ => Error::Io { file, source },
+        }
+    }
+
+    /// Has the system drop its copy of some bytes, where it knows how: those that were not read past
+    /// it, since the file system does not know that.
     pub(crate) fn drop_cached(&self, offset: u64, length: u64) {
         #[cfg(target_os = "linux")]
         if let Backing::Disk(opened) = &self.backing {

@@ -38,7 +38,26 @@ pub(crate) struct TensorEntry<'a> {
     pub(crate) shape: &'a [usize],
     /// Its bytes.
     pub(crate) length: u64,
+    /// Whether it is read past the system's cache.
+    pub(crate) past_cache: bool,
 }
+
+impl TensorEntry<'_> {
+    /// Fills `buffer` with its bytes from `offset` of the file on.
+    ///
+    /// # Errors
+    /// As [`DataFile::read`].
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        match self.past_cache {
+            true => self.file.read_past_cache(offset, buffer),
+            false => self.file.read(offset, buffer),
+        }
+    }
+}
+
+/// How the scales of the numbers of `LAYER.weight` are called, behind `LAYER.`: by ComfyUI, and by
+/// others.
+pub(crate) const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
 
 /// Gives the layers that are the rows of one layer of a file, in order, each with its share of
 /// them; none where it is one layer in the diffusers layout, too. The names are those of layers,
@@ -268,6 +287,25 @@ impl PartFiles {
         tensor.map_or(0, |tensor| bytes_as(tensor, dtype))
     }
 
+    /// Bytes of a matrix in `dtype` that is widened whole before it is packed; 0 of one that is
+    /// packed piece by piece while it is read, and of what is no matrix.
+    pub(crate) fn widened_bytes(&self, name: &str, dtype: DType) -> u64 {
+        let Some(TensorEntry { stored: Some(stored), shape: &[_, inner], .. }) = self.place(name)
+        else {
+            return 0;
+        };
+        let layer = name.strip_suffix("weight").unwrap_or(name);
+        let has_scale =
+            || SCALES.iter().any(|scale| self.place.contains_key(&format!("{layer}{scale}")));
+        let in_pieces = match stored {
+            StoredType::Int8 | StoredType::Plain(DType::F8E4M3) => true,
+            StoredType::Plain(_) => !has_scale(),
+            StoredType::Blocks(blocks) => blocks.bytes_of(inner).is_some(),
+            StoredType::E5m2 => false,
+        };
+        if in_pieces { 0 } else { self.tensor_bytes(name, dtype) }
+    }
+
     /// Where a tensor lies.
     ///
     /// # Errors
@@ -288,6 +326,7 @@ impl PartFiles {
             type_name: &tensor.type_name,
             shape: &tensor.shape,
             length: tensor.length,
+            past_cache: false,
         })
     }
 

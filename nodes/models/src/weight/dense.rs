@@ -5,6 +5,15 @@ use kino_kernels::{self as kernels, BlockType, LinearEpilogue, PackedMatrix, Pre
 
 use crate::error::{Error, Result};
 
+/// What the numbers of a weight are multiplied by.
+#[derive(Debug, Clone)]
+pub enum Scale {
+    /// All by one.
+    One(f32),
+    /// Those of each row by its own, `[rows]` in f32.
+    Rows(Tensor),
+}
+
 /// The matrix of a linear layer, in the form in which it is held.
 #[derive(Debug, Clone)]
 pub enum Weight {
@@ -16,8 +25,8 @@ pub enum Weight {
     E4m3 {
         /// The numbers as bytes, `[out, inner]` in U8.
         bytes: Tensor,
-        /// What each is multiplied by.
-        scale: f32,
+        /// What they are multiplied by.
+        scale: Scale,
     },
     /// Whole numbers of eight bits, which are widened where they are multiplied.
     Int8 {
@@ -67,7 +76,14 @@ impl Weight {
         let y = match self {
             Self::Packed(weight) => return Ok(kernels::linear_packed(x, weight, bias, epilogue)?),
             Self::Dense(weight) => kernels::linear(x, weight, bias)?,
-            Self::E4m3 { bytes, scale } => kernels::linear_e4m3(x, bytes, *scale, bias)?,
+            Self::E4m3 { bytes, scale: Scale::One(scale) } => {
+                kernels::linear_e4m3(x, bytes, *scale, bias)?
+            }
+            Self::E4m3 { bytes, scale: Scale::Rows(scales) } => {
+                let sums = kernels::linear_e4m3(x, bytes, 1.0, None)?.to_dtype(DType::F32)?;
+                let y = sums.broadcast_mul(scales)?.to_dtype(x.dtype())?;
+                bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(&bias.to_dtype(x.dtype())?))?
+            }
             // x·Wᵀ = (x·H)·(W·H)ᵀ, since H is orthogonal.
             Self::Int8 { bytes, scales, group: Some(group) } => {
                 kernels::linear_int8(&kernels::rotate_groups(x, *group)?, bytes, scales, bias)?
@@ -91,12 +107,20 @@ impl Weight {
             Self::Packed(_) => return Err(Error::input("rows of a packed matrix are not read")),
             Self::Dense(weight) => weight.index_select(ids, 0)?,
             Self::E4m3 { bytes, scale } => {
-                let numbers: Vec<f32> = (0..=255).map(|byte| kernels::e4m3(byte) * scale).collect();
+                let factor = if let Scale::One(scale) = scale { *scale } else { 1.0 };
+                let numbers: Vec<f32> =
+                    (0..=255).map(|byte| kernels::e4m3(byte) * factor).collect();
                 let bytes = bytes.index_select(ids, 0)?;
                 let table = Tensor::from_vec(numbers, 256, device)?;
                 // As U32, since an index of 255 in U8 would be none.
                 let bytes = bytes.to_dtype(DType::U32)?;
-                table.index_select(&bytes.flatten_all()?, 0)?.reshape(bytes.dims())?
+                let wide = table.index_select(&bytes.flatten_all()?, 0)?.reshape(bytes.dims())?;
+                match scale {
+                    Scale::One(_) => wide,
+                    Scale::Rows(scales) => {
+                        wide.broadcast_mul(&scales.index_select(ids, 0)?.unsqueeze(1)?)?
+                    }
+                }
             }
             Self::Int8 { bytes, scales, group } => {
                 let wide = kernels::composite::signed_bytes(&bytes.index_select(ids, 0)?)?;

@@ -84,7 +84,7 @@ pub(super) fn rows_as_bytes(
     rows: Range<usize>,
     bytes: &mut [u8],
 ) -> Result<()> {
-    entry.file.read(entry.offset + (rows.start * row_length) as u64, bytes)?;
+    entry.read(entry.offset + (rows.start * row_length) as u64, bytes)?;
     entry.file.check_unchanged()
 }
 
@@ -126,7 +126,7 @@ pub(super) fn whole_number(entry: &TensorEntry<'_>) -> Result<Option<f64>> {
     if !is_known || bytes.is_empty() {
         return Ok(None);
     }
-    entry.file.read(entry.offset, bytes)?;
+    entry.read(entry.offset, bytes)?;
     entry.file.check_unchanged()?;
     Ok(match (entry.type_name, &*bytes) {
         ("I64", &[a, b, c, d, e, f, g, h]) => {
@@ -150,7 +150,7 @@ pub(super) fn text(entry: &TensorEntry<'_>) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let mut bytes = vec![0; length];
-    entry.file.read(entry.offset, &mut bytes)?;
+    entry.read(entry.offset, &mut bytes)?;
     entry.file.check_unchanged()?;
     Ok(Some(bytes))
 }
@@ -192,7 +192,7 @@ fn fill<T: Element>(entry: &TensorEntry<'_>, stored: StoredType, values: &mut [T
         StoredType::E5m2 => convert(entry, values, e5m2),
         // Files are little-endian; numbers of another order in memory are converted one by one.
         StoredType::Plain(dtype) if dtype == T::DTYPE && cfg!(target_endian = "little") => {
-            entry.file.read(entry.offset, bytemuck::cast_slice_mut(values))
+            entry.read(entry.offset, bytemuck::cast_slice_mut(values))
         }
         StoredType::Plain(DType::F16) => {
             convert(entry, values, |bytes| f16::from_le_bytes(bytes).to_f32())
@@ -231,7 +231,7 @@ pub(crate) fn pieces(
     while at < count {
         let wide = &mut wide[..PIECE_READ.min(count - at)];
         let buffer = &mut buffer[..wide.len() / numbers * bytes];
-        entry.file.read(entry.offset + (at / numbers * bytes) as u64, buffer)?;
+        entry.read(entry.offset + (at / numbers * bytes) as u64, buffer)?;
         match stored {
             StoredType::Blocks(blocks) => kino_kernels::widen_blocks(blocks, buffer, wide),
             StoredType::Plain(DType::F16) => {
@@ -269,7 +269,7 @@ fn widened<const N: usize>(bytes: &[u8], wide: &mut [f32], number: impl Fn([u8; 
 /// The bytes of a tensor as they are, in this shape.
 fn bytes(entry: &TensorEntry<'_>, shape: &[usize], device: &Device) -> Result<Tensor> {
     let mut values = zeros::<u8>(shape.iter().product(), entry.file)?;
-    entry.file.read(entry.offset, &mut values)?;
+    entry.read(entry.offset, &mut values)?;
     Ok(Tensor::from_vec(values, shape, device)?)
 }
 
@@ -280,7 +280,7 @@ fn widen<T: Element>(entry: &TensorEntry<'_>, blocks: BlockType, values: &mut [T
     let mut offset = entry.offset;
     for piece in values.chunks_mut(PIECE) {
         let bytes = &mut buffer[..piece.len() / blocks.numbers() * blocks.bytes()];
-        entry.file.read(offset, bytes)?;
+        entry.read(offset, bytes)?;
         offset += bytes.len() as u64;
         kino_kernels::widen_blocks(blocks, bytes, &mut wide);
         piece.iter_mut().zip(&wide).for_each(|(value, wide)| *value = T::from_f32(*wide));
@@ -297,7 +297,7 @@ fn convert<T: Element, const N: usize>(
     let mut offset = entry.offset;
     for piece in values.chunks_mut(PIECE) {
         let bytes = &mut buffer[..piece.len() * N];
-        entry.file.read(offset, bytes)?;
+        entry.read(offset, bytes)?;
         offset += bytes.len() as u64;
         for (value, bytes) in piece.iter_mut().zip(bytes.as_chunks().0) {
             *value = T::from_f32(number(*bytes));

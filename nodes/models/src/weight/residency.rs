@@ -50,18 +50,18 @@ pub struct BlockSizes {
 struct ListSizes {
     list: BlockList,
     blocks: Vec<u64>,
-    /// The largest of its weights.
-    largest: u64,
+    /// The largest of its weights that is held a second time while it is packed.
+    twice: u64,
 }
 
 impl ListSizes {
     /// What is held while its blocks are streamed: the one that computes, the one that is read, and
-    /// the weight of that which is being packed a second time.
+    /// a weight of that a second time where it is not packed piece by piece.
     fn streaming(&self, stays: impl Fn(usize) -> bool) -> u64 {
         let streamed = self.blocks.iter().enumerate().filter(|(index, _)| !stays(*index));
         let sizes: Vec<u64> = streamed.map(|(_, bytes)| *bytes).collect();
         let block = sizes.iter().copied().max().unwrap_or(0);
-        let beside = if sizes.is_empty() { 0 } else { self.largest };
+        let beside = if sizes.is_empty() { 0 } else { self.twice };
         block.saturating_mul(sizes.len().min(2) as u64).saturating_add(beside)
     }
 }
@@ -100,9 +100,10 @@ impl BlockSizes {
         let sizes = |asked: &AskedBlocks| {
             let bytes = |name: &String| files.tensor_bytes(name, dtype);
             let of_block = |names: &Vec<String>| names.iter().map(bytes).sum();
-            let largest = asked.blocks.iter().flatten().map(bytes).max().unwrap_or(0);
+            let widened = |name: &String| files.widened_bytes(name, dtype);
+            let twice = asked.blocks.iter().flatten().map(widened).max().unwrap_or(0);
             let blocks = asked.blocks.iter().map(of_block).collect();
-            ListSizes { list: asked.list, blocks, largest }
+            ListSizes { list: asked.list, blocks, twice }
         };
         let lists: Vec<ListSizes> = asked.iter().map(sizes).collect();
         let in_blocks: u64 = lists.iter().flat_map(|list| &list.blocks).sum();
@@ -174,7 +175,7 @@ mod tests {
         let list = |(list, bytes): &(BlockList, u64)| ListSizes {
             list: *list,
             blocks: vec![*bytes; list.count],
-            largest: bytes / 4,
+            twice: bytes / 4,
         };
         BlockSizes { rest: 50, lists: lists.iter().map(list).collect() }
     }

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
-use kino_kernels::{PieceWise, Precision, Recycler};
+use kino_kernels::{PieceWise, Precision, Recycler, WeightScale};
 
-use super::dense::{Adapter, Weight};
+use super::dense::{Adapter, Scale, Weight};
 use super::lora::Lora;
 use super::read;
 use super::residency::{AskedBlocks, BlockList, BlockSizes, Residency};
-use crate::checkpoint::{DataFile, ModelFolder, PartFiles, StoredType, TensorEntry};
+use crate::checkpoint::{DataFile, ModelFolder, PartFiles, SCALES, StoredType, TensorEntry};
 use crate::error::{Error, Result};
 
 /// Tensors that were read, by name and type: networks that are made of the same weights share them.
@@ -77,18 +77,10 @@ const BESIDE: [&str; 9] = [
     ".mean-of-stds_over_std-of-means",
 ];
 
-/// What the numbers of a weight are multiplied by.
-pub(crate) enum Scale {
-    /// All by one.
-    One(f32),
-    /// Those of each row by its own, `[rows]` in f32.
-    Rows(Tensor),
-}
-
 /// Whether a tensor says something of another one, or of its file, and is no weight itself.
 pub(crate) fn is_beside(name: &str) -> bool {
-    let scales = [".scale_weight", ".weight_scale"];
-    BESIDE.iter().chain(&scales).any(|end| name.ends_with(end))
+    let is_scale = || name.rsplit('.').next().is_some_and(|last| SCALES.contains(&last));
+    BESIDE.iter().any(|end| name.ends_with(end)) || is_scale()
 }
 
 impl Probe {
@@ -322,10 +314,13 @@ impl Weights {
         }
         let narrow = || self.stored(&full, (out, inner).into(), DType::U8);
         Ok(match self.files.find(&full)?.stored {
-            Some(StoredType::Plain(DType::F8E4M3)) => match self.scale_of(&full)? {
-                Scale::One(scale) => Weight::E4m3 { bytes: narrow()?, scale },
-                Scale::Rows(_) => Weight::Dense(self.base("weight", (out, inner).into(), dtype)?.1),
-            },
+            Some(StoredType::Plain(DType::F8E4M3)) => {
+                let scale = match self.scale_of(&full)? {
+                    Scale::Rows(scales) => Scale::Rows(scales.to_device(&self.device)?),
+                    one => one,
+                };
+                Weight::E4m3 { bytes: narrow()?, scale }
+            }
             Some(StoredType::Int8) => self.int8(&full, [out, inner])?,
             Some(StoredType::Blocks(blocks)) if blocks.bytes_of(inner).is_some() => {
                 Weight::Blocks { bytes: narrow()?, blocks }
@@ -342,7 +337,9 @@ impl Weights {
         if self.is_probing() || !matches!(self.device, Device::Cpu) {
             return Ok(None);
         }
-        let place = self.placed(&full, &(out, inner).into())?;
+        let mut place = self.placed(&full, &(out, inner).into())?;
+        // What does not fit into a budget is not to fill the memory beside it.
+        place.past_cache = self.residency.is_some();
         let stored = read::check_type(&place, &full)?;
         // What is said of whole numbers is read with their scales.
         if stored != StoredType::Int8 {
@@ -364,7 +361,11 @@ impl Weights {
                 Some(row) => matrix.pack_blocks(blocks, bytes(row)),
                 None => return Ok(None),
             },
-            (StoredType::Plain(DType::F8E4M3), Scale::One(scale)) => {
+            (StoredType::Plain(DType::F8E4M3), scale) => {
+                let scale = match scale {
+                    Scale::One(scale) => WeightScale::All(scale),
+                    Scale::Rows(scales) => WeightScale::Rows(scales.to_vec1()?.into()),
+                };
                 matrix.pack_e4m3(scale, bytes(inner))
             }
             (StoredType::Plain(_), Scale::One(1.0)) if dtype == DType::BF16 => {
@@ -375,8 +376,7 @@ impl Weights {
             }
             _ => return Ok(None),
         };
-        // What does not fit into a budget is not to fill the memory beside it.
-        if self.residency.is_some() {
+        if place.past_cache {
             place.file.drop_cached(place.offset, place.length);
         }
         packed.map(|packed| Some(Weight::Packed(packed)))
@@ -459,7 +459,7 @@ impl Weights {
     /// The names by which the scale of a weight may stand beside it; now they were asked for.
     fn scale_names(&self, full: &str) -> [String; 2] {
         let layer = full.strip_suffix("weight").unwrap_or(full);
-        let names = ["scale_weight", "weight_scale"].map(|name| format!("{layer}{name}"));
+        let names = SCALES.map(|name| format!("{layer}{name}"));
         names.iter().for_each(|name| self.ask(name));
         names
     }
@@ -677,5 +677,70 @@ impl ModelFolder {
     /// As [`ModelFolder::weights`].
     pub fn stored_dtype(&self, part: &str) -> Result<DType> {
         Ok(self.part(part)?.main_dtype().unwrap_or(DType::F32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+
+    use super::*;
+
+    const SIZE: [usize; 2] = [40, 64];
+
+    /// A matrix in each form of eight bits, with its scale.
+    fn files(place: &Path) -> PartFiles {
+        let bytes: Vec<u8> = (0..SIZE[0] * SIZE[1]).map(|i| (i * 31 % 0x78) as u8).collect();
+        let scales: Vec<u8> = (0..SIZE[0]).flat_map(|i| (0.5 + i as f32).to_le_bytes()).collect();
+        let tensors = ["all.weight", "rows.weight", "wide.weight"].map(|name| {
+            let dtype = if name == "wide.weight" { Dtype::F8_E5M2 } else { Dtype::F8_E4M3 };
+            (name, TensorView::new(dtype, SIZE.to_vec(), &bytes).unwrap())
+        });
+        let of_rows = TensorView::new(Dtype::F32, vec![SIZE[0], 1], &scales).unwrap();
+        let one = |_| TensorView::new(Dtype::F32, vec![], &scales[..4]).unwrap();
+        let scales = ["all", "wide"].map(|layer| (format!("{layer}.scale_weight"), one(())));
+        let scales = scales.into_iter().chain([("rows.weight_scale".to_owned(), of_rows)]);
+        let tensors = tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
+        let path = place.join("model.safetensors");
+        serialize_to_file(tensors.chain(scales), None, &path).unwrap();
+        PartFiles::of_file(DataFile::open(&path, "model").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn eight_bits_a_number_stay_so_whether_rows_have_scales_or_all_have_one() {
+        let place = tempfile::tempdir().unwrap();
+        let files = Arc::new(files(place.path()));
+        let x: Vec<f32> = (0..SIZE[1]).map(|i| (i as f32 * 0.37).sin()).collect();
+        let x = Tensor::from_vec(x, (1, SIZE[1]), &Device::Cpu).unwrap();
+        let weights = Weights::new(Arc::clone(&files), DType::F32, &Device::Cpu).unwrap();
+        for (layer, expected) in [("all", 1), ("rows", 1), ("wide", 4)] {
+            let weights = weights.scope(layer);
+            let (weight, _) = weights.matrix(SIZE[1], SIZE[0], DType::F32).unwrap();
+            let Weight::Packed(packed) = &weight else { panic!("{layer}: {weight:?}") };
+            // Rows are packed 32 at a time.
+            let numbers = SIZE[0].next_multiple_of(32) * SIZE[1];
+            let scales = if layer == "rows" { SIZE[0] * 4 } else { 0 };
+            assert_eq!(packed.bytes(), numbers * expected + scales, "{layer}");
+            let name = format!("{layer}.weight");
+            let planned = files.tensor_bytes(&name, DType::F32);
+            assert_eq!(planned, (SIZE[0] * SIZE[1] * expected) as u64, "{layer}");
+            let twice = files.widened_bytes(&name, DType::F32);
+            assert_eq!(twice, if expected == 1 { 0 } else { planned }, "{layer}");
+            let wide = weights.get("weight", (SIZE[0], SIZE[1])).unwrap();
+            let exact = x.matmul(&wide.t().unwrap()).unwrap();
+            let unpacked = weights.unpacked(SIZE[1], SIZE[0], DType::F32).unwrap();
+            for weight in [weight, unpacked] {
+                let found = weight.multiply(&x, None, kino_kernels::LinearEpilogue::None).unwrap();
+                let largest = |x: Tensor| x.abs()?.max_all()?.to_scalar::<f32>();
+                let off = largest((found - &exact).unwrap()).unwrap();
+                assert!(off < 1e-5 * largest(exact.clone()).unwrap(), "{layer}: {off}");
+            }
+        }
+        let ids = Tensor::new(&[39_u32, 2], &Device::Cpu).unwrap();
+        let rows = weights.scope("rows").unpacked(SIZE[1], SIZE[0], DType::F32).unwrap();
+        let wide = weights.get("rows.weight", (SIZE[0], SIZE[1])).unwrap();
+        let off =
+            (rows.rows(&ids, DType::F32).unwrap() - wide.index_select(&ids, 0).unwrap()).unwrap();
+        assert_eq!(off.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
     }
 }
