@@ -145,7 +145,7 @@ mod tests {
         std::fs::write(place.path().join("weights"), [7; 9000]).unwrap();
         let file = File::open(place.path().join("weights")).unwrap();
         let refused = DirectFile { refused: true.into(), ..DirectFile::default() };
-        let never_opened = DirectFile { file: Some(None).into(), ..DirectFile::default() };
+        let never_opened = DirectFile { file: OnceLock::from(None), ..DirectFile::default() };
         for direct in [refused, never_opened] {
             assert!(!direct.read(&file, 0, &mut [0; 10]).unwrap());
         }

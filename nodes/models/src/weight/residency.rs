@@ -8,6 +8,10 @@ use candle_core::DType;
 
 use crate::checkpoint::PartFiles;
 
+/// The most that is held of a weight while it is read and packed piece by piece: the pieces of all
+/// threads that do that.
+const PIECES: u64 = 8 << 20;
+
 /// A list of blocks of one kind, as a network asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockList {
@@ -50,13 +54,13 @@ pub struct BlockSizes {
 struct ListSizes {
     list: BlockList,
     blocks: Vec<u64>,
-    /// The largest of its weights that is held a second time while it is packed.
+    /// The most of one of its weights that is held a second time while it is packed.
     twice: u64,
 }
 
 impl ListSizes {
     /// What is held while its blocks are streamed: the one that computes, the one that is read, and
-    /// a weight of that a second time where it is not packed piece by piece.
+    /// what of a weight of that is held a second time.
     fn streaming(&self, stays: impl Fn(usize) -> bool) -> u64 {
         let streamed = self.blocks.iter().enumerate().filter(|(index, _)| !stays(*index));
         let sizes: Vec<u64> = streamed.map(|(_, bytes)| *bytes).collect();
@@ -100,8 +104,9 @@ impl BlockSizes {
         let sizes = |asked: &AskedBlocks| {
             let bytes = |name: &String| files.tensor_bytes(name, dtype);
             let of_block = |names: &Vec<String>| names.iter().map(bytes).sum();
-            let widened = |name: &String| files.widened_bytes(name, dtype);
-            let twice = asked.blocks.iter().flatten().map(widened).max().unwrap_or(0);
+            let held =
+                |name: &String| bytes(name).min(PIECES).max(files.widened_bytes(name, dtype));
+            let twice = asked.blocks.iter().flatten().map(held).max().unwrap_or(0);
             let blocks = asked.blocks.iter().map(of_block).collect();
             ListSizes { list: asked.list, blocks, twice }
         };

@@ -697,8 +697,8 @@ mod tests {
             (name, TensorView::new(dtype, SIZE.to_vec(), &bytes).unwrap())
         });
         let of_rows = TensorView::new(Dtype::F32, vec![SIZE[0], 1], &scales).unwrap();
-        let one = |_| TensorView::new(Dtype::F32, vec![], &scales[..4]).unwrap();
-        let scales = ["all", "wide"].map(|layer| (format!("{layer}.scale_weight"), one(())));
+        let one = || TensorView::new(Dtype::F32, vec![], &scales[..4]).unwrap();
+        let scales = ["all", "wide"].map(|layer| (format!("{layer}.scale_weight"), one()));
         let scales = scales.into_iter().chain([("rows.weight_scale".to_owned(), of_rows)]);
         let tensors = tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
         let path = place.join("model.safetensors");
