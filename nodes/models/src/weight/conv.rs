@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub enum Conv {
     /// Numbers of one type, packed for the kernels once, when they are loaded.
-    Dense(ConvWeights),
+    Dense(Box<ConvWeights>),
     /// The same, cut by input channels: those lie in several tensors.
     Parts(Vec<ConvWeights>),
 }
@@ -32,7 +32,8 @@ impl Conv {
         if weights.is_probing() {
             return Ok(Self::Parts(Vec::new()));
         }
-        Ok(Self::Dense(ConvWeights::pack(&weight, Some(&bias), stride)?))
+        let packed = ConvWeights::pack(&weight, Some(&bias), stride)?;
+        Ok(Self::Dense(Box::new(packed)))
     }
 
     /// Reads a 2-D layer without stride whose input channels lie in several tensors, `cins` in
@@ -86,7 +87,7 @@ impl Conv {
     /// When shapes or types differ.
     pub fn finished(&self, frames: &[&Tensor], epilogue: &Epilogue<'_>) -> Result<Tensor> {
         let weights = match self {
-            Self::Dense(weights) => std::slice::from_ref(weights),
+            Self::Dense(weights) => std::slice::from_ref(weights.as_ref()),
             Self::Parts(parts) => parts.as_slice(),
         };
         if frames.len() != weights.len() {
