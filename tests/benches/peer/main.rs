@@ -1,6 +1,6 @@
-//! Is this engine faster than torch on the same machine, and in less memory? The same work is done
-//! in turns by this program and by diffusers on torch, each in a process of its own; `README.md`
-//! says how, and what came out.
+//! Is this engine faster than torch and ggml on the same machine, and in less memory? The same work
+//! is done in turns by this program and by diffusers on torch or stable-diffusion.cpp, each in a
+//! process of its own; `README.md` says how, and what came out.
 //!
 //! `cargo build --release && cargo bench --bench peer -- --python PYTHON [--quick]`
 
@@ -20,26 +20,34 @@ use serde_json::{Value, json};
 
 use clip::Clips;
 use growth::Growth;
-use results::{Found, Measured};
+use results::{Found, Measured, Origin};
 use sides::{Result, Side, Spent};
-use works::{Job, Kind, Model, Work};
+use works::{Job, Kind, Model, Peer, Work};
 
 /// The command's own.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
-Times works side by side with diffusers on torch, and draws how cost grows.
+Times works side by side with diffusers on torch and stable-diffusion.cpp, and
+draws how cost grows.
 
-  --python PATH      the Python that has torch, diffusers, transformers, gguf, pillow
-                     (else KINO_BENCH_PYTHON, else python3)
-  --quick            small sizes, once: about a minute, for whoever changes this program
-  --only PATTERN     only works whose name, type and threads hold this text (\"decode\", \"bf16\",
-                     \"1 thread\", \"growth tokens\"); other rows of the results stay
-  --repeat N         at most so many pairs of a work (5); a work of many seconds has fewer
-  --minutes N        begin no work that would end later than this (25)
-  --out FOLDER       where results.json and the curves go; unless it is said, beside this program's
-                     source, and with --quick in target/peer
+  --python PATH      the Python that has the peers' packages (README.md);
+                     else KINO_BENCH_PYTHON, else python3
+  --quick            small sizes, once: about a minute, for whoever changes
+                     this program
+  --only PATTERN     only works whose name, type, threads and peer hold this
+                     text (\"decode\", \"bf16\", \"1 thread\", \"diffusion.cpp\",
+                     \"growth tokens\"); other rows of the results stay
+  --repeat N         at most so many pairs of a work (5); a work of many
+                     seconds has fewer
+  --minutes N        begin no work that would end later than this (25); what
+                     was not reached says so in its row
+  --continue         keep the rows that this machine measured of this commit,
+                     and measure those that are missing
+  --out FOLDER       where results.json and the curves go; unless it is said,
+                     beside this program's source, and with --quick in
+                     target/peer
   --table            print the table of the results that are there, and end";
 
 struct Options {
@@ -48,6 +56,7 @@ struct Options {
     only: Option<String>,
     repeat: usize,
     minutes: f64,
+    resume: bool,
     out: PathBuf,
     table: bool,
 }
@@ -61,6 +70,7 @@ impl Options {
             only: None,
             repeat: 5,
             minutes: 25.0,
+            resume: false,
             out: PathBuf::new(),
             table: false,
         };
@@ -72,6 +82,7 @@ impl Options {
             match &*word {
                 "--python" => options.python = value()?.into(),
                 "--quick" => options.quick = true,
+                "--continue" => options.resume = true,
                 "--only" => options.only = Some(value()?.to_lowercase()),
                 "--repeat" => options.repeat = value()?.parse().map_err(|e| wrong(&e))?,
                 "--minutes" => options.minutes = value()?.parse().map_err(|e| wrong(&e))?,
@@ -95,9 +106,8 @@ impl Options {
 
 struct Bench {
     options: Options,
-    script: PathBuf,
     begun: Instant,
-    machine: String,
+    origin: Origin,
     rows: Vec<Value>,
     /// The most operations a processor second that any matrix product reached, by type and threads.
     peaks: HashMap<(&'static str, usize), f64>,
@@ -126,23 +136,22 @@ fn bench(options: Options) -> Result<()> {
     }
     std::fs::create_dir_all(&options.out).map_err(|error| error.to_string())?;
     let all = std::thread::available_parallelism().map_or(1, usize::from);
-    // A process that hangs would hold up everything; the rows so far are written.
-    let last = Duration::from_secs_f64(60.0 * options.minutes + 120.0);
-    std::thread::spawn(move || {
-        std::thread::sleep(last);
-        eprintln!("Stopped: a work takes too long.");
-        std::process::exit(3);
-    });
-    let mut bench = Bench {
-        rows: if options.only.is_some() { results::read(&path)? } else { Vec::new() },
-        script: kino_tests::root().join("tests/benches/peer/peer.py"),
-        begun: Instant::now(),
-        machine: machine(all),
-        peaks: HashMap::new(),
-        options,
+    let begun = Instant::now();
+    // A process that hangs would hold up everything.
+    sides::end_at(begun + Duration::from_secs_f64(60.0 * options.minutes + 120.0));
+    let origin = Origin { machine: machine(all), commit: commit() };
+    let mut rows = match options.resume || options.only.is_some() {
+        true => results::read(&path)?,
+        false => Vec::new(),
     };
-    println!("{}", bench.machine);
-    for (index, job) in works::jobs(bench.options.quick, all).into_iter().enumerate() {
+    if options.resume && options.only.is_none() {
+        rows.retain(|row| origin.has_measured(row));
+    }
+    let mut bench = Bench { rows, begun, origin, peaks: HashMap::new(), options };
+    println!("{}, {}", bench.origin.machine, bench.origin.commit);
+    let jobs = works::jobs(bench.options.quick, all);
+    let order: Vec<Value> = jobs.iter().flat_map(|job| bench.named(job)).collect();
+    for (index, job) in jobs.into_iter().enumerate() {
         // Curves before what is dear.
         if index == works::BEFORE_CURVES {
             bench.curves(all);
@@ -152,11 +161,15 @@ fn bench(options: Options) -> Result<()> {
     if bench.options.quick {
         bench.curves(all);
     }
+    bench.rows.sort_by_key(|row| {
+        order.iter().position(|other| results::is_same(row, other)).unwrap_or(order.len())
+    });
+    results::write(&path, &bench.rows)?;
     let table = results::table(&bench.rows);
     println!("\n{table}");
     let readme = bench.options.out.join("README.md");
     if readme.is_file() {
-        results::put_into(&readme, &format!("{}\n\n{table}", bench.machine))?;
+        results::put_into(&readme, &format!("{}\n\n{table}", bench.origin.machine))?;
     }
     println!("{:.0} s; {}", bench.begun.elapsed().as_secs_f64(), path.display());
     Ok(())
@@ -183,6 +196,16 @@ fn machine(threads: usize) -> String {
     )
 }
 
+/// Of which state of the source.
+fn commit() -> String {
+    let mut git = std::process::Command::new("git");
+    let said =
+        git.arg("-C").arg(kino_tests::root()).args(["rev-parse", "--short", "HEAD"]).output();
+    let said = said.ok().filter(|said| said.status.success());
+    let text = said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned());
+    text.unwrap_or_else(|| "unknown".to_owned())
+}
+
 impl Bench {
     /// Seconds until no work may run any more.
     fn left(&self) -> f64 {
@@ -193,13 +216,22 @@ impl Bench {
     fn job(&mut self, mut job: Job, path: &Path) -> Result<()> {
         let full = |model: &Model, work: &Work| {
             let threads = if work.threads == 1 { "1 thread" } else { "all threads" };
-            format!("{}, {}, {threads}", work.name, model.dtype())
+            format!("{}, {}, {threads}, {}", work.name, model.dtype(), model.peer.name())
         };
         job.works.retain(|work| self.options.wants(&full(&job.model, work)));
+        if self.options.resume {
+            let done = |row: &Value, work: &Work| {
+                self.is_row(row, &job.model, work) && self.origin.has_measured(row)
+            };
+            job.works.retain(|work| !self.rows.iter().any(|row| done(row, work)));
+        }
         if job.works.is_empty() {
             return Ok(());
         }
-        println!("\n{}", job.model.dtype());
+        println!("\n{} beside {}", job.model.dtype(), job.model.peer.name());
+        if self.left() < 0.0 {
+            return job.works.iter().try_for_each(|work| self.skip(&job.model, work, path));
+        }
         let mut rest = job.works.clone().into_iter();
         let done = match job.model.kind {
             Kind::Clip => self.clips(&job, &mut rest, path),
@@ -214,6 +246,26 @@ impl Bench {
         Ok(())
     }
 
+    /// Names a work for which there was no time, unless it has a row from before.
+    fn skip(&mut self, model: &Model, work: &Work, path: &Path) -> Result<()> {
+        if self.rows.iter().any(|row| self.is_row(row, model, work)) {
+            println!("  {}, {} threads: no time left, its row stays", work.name, work.threads);
+            return Ok(());
+        }
+        self.keep(model, work, &Err("not measured: no time left".to_owned()), path)
+    }
+
+    /// The rows of a job, without figures.
+    fn named(&self, job: &Job) -> Vec<Value> {
+        let row = |work| results::named(&job.model, work, &self.origin);
+        job.works.iter().map(row).collect()
+    }
+
+    /// Whether this is the row of a work.
+    fn is_row(&self, row: &Value, model: &Model, work: &Work) -> bool {
+        results::is_same(row, &results::named(model, work, &self.origin))
+    }
+
     fn keep(
         &mut self,
         model: &Model,
@@ -221,7 +273,7 @@ impl Bench {
         found: &Result<Found>,
         path: &Path,
     ) -> Result<()> {
-        let row = results::row(model, work, found, &self.machine);
+        let row = results::row(model, work, found, &self.origin);
         match found {
             Ok(_) => println!(
                 "  {}, {} threads: ours {} s, peer {} s, ratio {}, share {}, {} and {} MiB, \
@@ -243,11 +295,14 @@ impl Bench {
         results::write(path, &self.rows)
     }
 
-    /// Whether a work would end in time: by its operations, at half the peak, on both sides.
+    /// Whether a work would end in time: by its operations, at the share of the peak that is usual.
     fn has_time(&self, model: &Model, work: &Work) -> bool {
         let peak = self.peaks.get(&(model.compute, work.threads));
         let guess = match (work.operations, peak) {
-            (Some(operations), Some(peak)) => 4.0 * operations / (peak * work.threads as f64),
+            (Some(operations), Some(peak)) => {
+                let once = operations / (peak * work.threads as f64);
+                once * (2.0 + model.peer.cost())
+            }
             _ => 10.0,
         };
         guess < self.left()
@@ -270,7 +325,7 @@ impl Bench {
             None => kino_tests::root().join("nodes/shapes/model"),
         };
         let all = job.works.iter().map(|work| work.threads).max().unwrap_or(1);
-        let mut peer = Side::peer(&self.options.python, &self.script, all)?;
+        let mut peer = Side::peer(&self.options.python, &model.peer.script(), all)?;
         if let Some(weights) = model.kind.weights() {
             peer.ask(&json!({
                 "do": "make", "kind": weights, "form": model.form, "layers": model.layers,
@@ -285,7 +340,7 @@ impl Bench {
         let mut ours: Option<(usize, Side)> = None;
         for work in rest {
             if !self.has_time(model, &work) {
-                println!("  {}, {} threads: no time left", work.name, work.threads);
+                self.skip(model, &work, path)?;
                 continue;
             }
             let found = self.one(model, &work, (&load, temporary.path()), &mut ours, &mut peer);
@@ -334,14 +389,20 @@ impl Bench {
         let input = json!({ "do": "input", "file": file });
         ours.ask(&input)?;
         peer.ask(&input)?;
-        let run = json!({ "do": "run" });
+        let theirs = |peer: &mut Side| match model.peer {
+            Peer::Torch => peer.computed(),
+            Peer::StableDiffusionCpp => peer.computed_by_steps(),
+        };
         let (mut least, mut pairs, begun) = (None::<[Spent; 2]>, 0, Instant::now());
         let mut difference = f64::NAN;
         while self.goes_on(pairs, begun) {
-            let own_first = pairs % 2 == 0;
-            let first = if own_first { ours.timed(&run)? } else { peer.timed(&run)? };
-            let second = if own_first { peer.timed(&run)? } else { ours.timed(&run)? };
-            let pair = if own_first { [first, second] } else { [second, first] };
+            let pair = if pairs % 2 == 0 {
+                let own = ours.computed()?;
+                [own, theirs(peer)?]
+            } else {
+                let other = theirs(peer)?;
+                [ours.computed()?, other]
+            };
             least = Some(match least {
                 None => pair,
                 Some([a, b]) => [pair[0].least(a), pair[1].least(b)],
@@ -350,6 +411,10 @@ impl Bench {
                 let [a, b] = ["ours", "peer"].map(|name| folder.join(format!("{name}.out")));
                 ours.ask(&json!({ "do": "save", "file": a }))?;
                 peer.ask(&json!({ "do": "save", "file": b }))?;
+                if model.peer == Peer::StableDiffusionCpp {
+                    // It shows less than it computes: the same of ours.
+                    peer.ask(&json!({ "do": "shown", "file": a }))?;
+                }
                 difference = results::difference(&a, &b)?;
             }
             pairs += 1;
@@ -381,7 +446,7 @@ impl Bench {
             return Ok(());
         }
         let ours = Side::ours(threads)?;
-        let peer = Side::peer(&self.options.python, &self.script, threads)?;
+        let peer = Side::peer(&self.options.python, &Peer::Torch.script(), threads)?;
         let (mut sides, mut best) = ([ours, peer], [0f64; 2]);
         let (products, rounds): (&[([usize; 3], usize)], usize) = match self.options.quick {
             true => (&[([1024; 3], 5)], 1),
@@ -421,7 +486,7 @@ impl Bench {
             let clips = Clips {
                 folder: temporary.path(),
                 python: &self.options.python,
-                script: &self.script,
+                script: &Peer::Torch.script(),
                 threads: work.threads,
             };
             let found = self.clip_pairs(&clips, &work);
@@ -458,18 +523,24 @@ impl Bench {
     fn curves(&self, threads: usize) {
         let growth = Growth {
             python: &self.options.python,
-            script: &self.script,
+            script: &Peer::Torch.script(),
             threads,
             quick: self.options.quick,
         };
+        // Says in the picture what it is of, so that a run which is continued finds it drawn.
+        let mark = format!("<!-- {}, {} -->\n", self.origin.machine, self.origin.commit);
         for name in growth::NAMES.iter().filter(|n| self.options.wants(&format!("growth {n}"))) {
+            let path = self.options.out.join(format!("{name}.svg"));
+            let before = std::fs::read_to_string(&path).unwrap_or_default();
+            if self.options.resume && before.ends_with(&mark) {
+                continue;
+            }
             if self.left() < 0.0 {
                 println!("growth with {name}: no time left");
                 continue;
             }
-            let path = self.options.out.join(format!("{name}.svg"));
             let drawn = growth.curve(name).and_then(|curve| {
-                std::fs::write(&path, curve.svg()).map_err(|error| error.to_string())?;
+                std::fs::write(&path, curve.svg() + &mark).map_err(|error| error.to_string())?;
                 Ok(curve)
             });
             match drawn {

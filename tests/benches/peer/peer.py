@@ -109,44 +109,61 @@ def narrow(name, parameter):
     return name.startswith("blocks.") and parameter.dim() == 2 and name.endswith(".weight")
 
 
-def write_gguf(path, tensors, form):
-    """The blocks' matrices as ggml's blocks; returns all tensors as the file stands for them.
+# Random blocks of ggml: where a block has its scales, and what makes its numbers as large as 1. Of
+# Q4_K numbers are d·s·q − m·t with s, t of 6 bits and q of 4; of Q8_0 they are d·q with q of 8 bits.
+SCALES = {"q8_0": {0: 1 / 74}, "q4_k": {0: 1 / 180, 2: 7.5 / 180}}
 
-    There is no quantiser of Q4_K in Python, so its blocks are random bytes with scales that give
-    matrices of the same size of numbers.
-    """
+
+def blocks_of(shape, form, random):
+    """A matrix of random blocks, as bytes; as good as a quantised one, and there is no quantiser
+    of Q4_K in Python."""
     import numpy
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, quants
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    kind = GGMLQuantizationType[form.upper()]
-    length, size = GGML_QUANT_SIZES[kind]
+    rows, columns = shape
+    length, size = GGML_QUANT_SIZES[GGMLQuantizationType[form.upper()]]
+    blocks = random.integers(0, 256, (rows * columns // length, size), dtype=numpy.uint8)
+    for place, scale in SCALES[form].items():
+        of_block = scale / math.sqrt(columns) * random.uniform(0.8, 1.2, len(blocks))
+        halves = of_block.astype(numpy.float16).view(numpy.uint8).reshape(-1, 2)
+        blocks[:, place : place + 2] = halves
+    return blocks.reshape(rows, -1)
+
+
+def write_gguf(path, shapes, form, rename=lambda name: name):
+    """Writes random tensors of these shapes, the matrices of blocks as ggml's blocks."""
+    import numpy
+    from gguf import GGMLQuantizationType, GGUFWriter
+
     random = numpy.random.default_rng(7)
-    writer, stood_for = GGUFWriter(path, "wan"), {}
-    for name, tensor in tensors.items():
-        if not narrow(name, tensor):
-            numbers = tensor.float().numpy()
-            writer.add_tensor(name, numbers, raw_dtype=GGMLQuantizationType.F32)
-            stood_for[name] = tensor
-            continue
-        if form == "q8_0":
-            blocks = quants.quantize(tensor.float().numpy(), kind)
+    writer = GGUFWriter(path, "wan")
+    kinds = {True: GGMLQuantizationType[form.upper()], False: GGMLQuantizationType.F32}
+    plain = dict(fill({n: x for n, x in shapes.items() if not narrow(n, x)}))
+    for name, tensor in shapes.items():
+        if narrow(name, tensor):
+            numbers = blocks_of(tensor.shape, form, random)
         else:
-            rows, columns = tensor.shape
-            blocks = random.integers(0, 256, (rows * columns // length, size), dtype=numpy.uint8)
-            # Numbers are d·s·q − m·t with s, t of 6 bits and q of 4.
-            for place, scale in ((0, 1.0), (2, 7.5)):
-                of_block = scale / (math.sqrt(columns) * 180) * random.uniform(0.8, 1.2, len(blocks))
-                halves = of_block.astype(numpy.float16).view(numpy.uint8).reshape(-1, 2)
-                blocks[:, place : place + 2] = halves
-            blocks = blocks.reshape(rows, -1)
-        writer.add_tensor(name, blocks, raw_dtype=kind)
-        wide = quants.dequantize(blocks, kind)
-        stood_for[name] = torch.from_numpy(wide.astype(numpy.float32)).to(tensor.dtype)
+            numbers = plain[name].to(torch.bfloat16).float().numpy()
+        if numbers.ndim > 4:  # ggml has four dimensions; ComfyUI-GGUF writes beside it what it was
+            key = f"comfy.gguf.orig_shape.{rename(name)}"
+            writer.add_array(key, [int(size) for size in numbers.shape])
+            numbers = numbers.reshape(-1, *numbers.shape[2:])
+        writer.add_tensor(rename(name), numbers, raw_dtype=kinds[narrow(name, tensor)])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return stood_for
+
+
+def stood_for(path, shapes):
+    """The tensors that a GGUF file stands for."""
+    import numpy
+    from gguf import GGUFReader, quants
+
+    for tensor in GGUFReader(path).tensors:
+        numbers = quants.dequantize(tensor.data, tensor.tensor_type).astype(numpy.float32)
+        shape = shapes[tensor.name].shape
+        yield tensor.name, torch.from_numpy(numbers).to(torch.bfloat16).reshape(shape)
 
 
 FILES = {
@@ -163,7 +180,9 @@ def make(command):
     net = empty(kind, command["layers"])
     shapes = {n: p for n, p in net.state_dict().items() if n != "encoder.embed_tokens.weight"}
     dtype = DTYPES.get(form, torch.bfloat16)
-    tensors = {name: x.to(dtype).contiguous() for name, x in fill(shapes)}
+
+    def random():
+        return {name: x.to(dtype).contiguous() for name, x in fill(shapes)}
 
     def write(place, tensors):
         os.makedirs(place, exist_ok=True)
@@ -172,17 +191,15 @@ def make(command):
 
     if form == "fp8":
         fp8 = torch.float8_e4m3fn
-        held = {n: x.to(fp8) if narrow(n, x) else x for n, x in tensors.items()}
+        held = {n: x.to(fp8) if narrow(n, x) else x for n, x in random().items()}
         write(f"{folder}/{part}", held)
         write(f"{folder}/peer/{part}", {n: x.to(dtype) for n, x in held.items()})
     elif form.startswith("q"):
         os.makedirs(folder, exist_ok=True)
-        wide = write_gguf(f"{folder}/model.gguf", tensors, form)
-        write(f"{folder}/peer/{part}", wide)
-        os.makedirs(f"{folder}/{part}", exist_ok=True)
-        net.save_config(f"{folder}/{part}")
+        write_gguf(f"{folder}/model.gguf", shapes, form)
+        write(f"{folder}/peer/{part}", dict(stood_for(f"{folder}/model.gguf", shapes)))
     else:
-        write(f"{folder}/{part}", tensors)
+        write(f"{folder}/{part}", random())
 
 
 def make_input(command):
@@ -502,13 +519,15 @@ def versions():
 
 
 @torch.inference_mode()
-def serve():
+def serve(commands=COMMANDS):
+    """Obeys commands, one a line, until there are no more."""
     # Libraries print on the standard output, which is for answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
+    answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
+    os.dup2(2, 1)
     for line in sys.stdin:
         command = json.loads(line)
         try:
-            answer = COMMANDS[command["do"]](command) or {}
+            answer = commands[command["do"]](command) or {}
         except Exception as error:
             answer = dict(error=f"{type(error).__name__}: {error}")
         print(json.dumps(answer), file=answers, flush=True)

@@ -38,13 +38,36 @@ fn rounded(value: f64, digits: i32) -> f64 {
     (value * scale).round() / scale
 }
 
-/// A row of a work that was measured, or the reason why it was not.
-pub(crate) fn row(model: &Model, work: &Work, found: &Result<Found>, machine: &str) -> Value {
-    let mut row = json!({
+/// Where, and of which state of the source, rows are measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) machine: String,
+    pub(crate) commit: String,
+}
+
+impl Origin {
+    /// Whether a row was measured there.
+    pub(crate) fn has_measured(&self, row: &Value) -> bool {
+        row["machine"] == self.machine.as_str()
+            && row["commit"] == self.commit.as_str()
+            && row["ratio"].is_number()
+            && row["error"].is_null()
+    }
+}
+
+/// A row without figures.
+pub(crate) fn named(model: &Model, work: &Work, origin: &Origin) -> Value {
+    json!({
         "work": work.name, "dtype": model.dtype(), "threads": work.threads,
-        "ours_cpu_s": null, "peer_cpu_s": null, "ratio": null, "peak_share": null,
-        "ours_extra_mib": null, "peer_extra_mib": null, "machine": machine,
-    });
+        "peer": model.peer.name(), "ours_cpu_s": null, "peer_cpu_s": null, "ratio": null,
+        "peak_share": null, "ours_extra_mib": null, "peer_extra_mib": null,
+        "machine": origin.machine, "commit": origin.commit,
+    })
+}
+
+/// A row of a work that was measured, or the reason why it was not.
+pub(crate) fn row(model: &Model, work: &Work, found: &Result<Found>, origin: &Origin) -> Value {
+    let mut row = named(model, work, origin);
     let found = match found {
         Ok(found) => found,
         Err(error) => {
@@ -128,12 +151,14 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Value>> {
     }
 }
 
+/// Whether two rows are of the same work.
+pub(crate) fn is_same(row: &Value, other: &Value) -> bool {
+    ["work", "dtype", "threads", "peer"].iter().all(|name| other[*name] == row[*name])
+}
+
 /// Puts a row in the place of the same work's, or behind all.
 pub(crate) fn replace(rows: &mut Vec<Value>, row: Value) {
-    let is_same = |other: &&mut Value| {
-        ["work", "dtype", "threads"].iter().all(|name| other[*name] == row[*name])
-    };
-    match rows.iter_mut().find(is_same) {
+    match rows.iter_mut().find(|other| is_same(&row, other)) {
         Some(place) => *place = row,
         None => rows.push(row),
     }
@@ -142,9 +167,9 @@ pub(crate) fn replace(rows: &mut Vec<Value>, row: Value) {
 /// The table of the README.
 pub(crate) fn table(rows: &[Value]) -> String {
     let mut text = String::from(
-        "| work | type | threads | ours, CPU s | torch, CPU s | ratio | wall | share of peak | \
-         ours, MiB | torch, MiB | differ by | falls short |\n\
-         |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n",
+        "| work | type | threads | beside | ours, CPU s | peer, CPU s | ratio | wall | \
+         share of peak | ours, MiB | peer, MiB | differ by | falls short |\n\
+         |---|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|---|\n",
     );
     for row in rows {
         let number = |name: &str, digits: usize| match row[name].as_f64() {
@@ -156,12 +181,15 @@ pub(crate) fn table(rows: &[Value]) -> String {
         let mut short: Vec<&str> = Vec::new();
         short.extend(row["error"].as_str());
         short.extend(row["short"].as_array().into_iter().flatten().filter_map(Value::as_str));
-        let short = short.join("; ");
+        // A message may have several lines, and what is a cell's end here.
+        let short = short.join("; ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let short = short.replace('|', "\\|");
         let name = |name: &str| row[name].as_str().unwrap_or("–").to_owned();
         let cells = [
             name("work"),
             name("dtype"),
             row["threads"].to_string(),
+            name("peer"),
             number("ours_cpu_s", 2),
             number("peer_cpu_s", 2),
             number("ratio", 2),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use kino_kernels::{LinearEpilogue, PackedMatrix, Precision, linear_packed};
+use kino_models::families::Families;
 use kino_models::families::wan::dit::Dit;
 use kino_models::families::wan::vae::Vae;
 use kino_models::families::wan::{self, TransformerConfig, VaeConfig};
@@ -133,12 +134,19 @@ fn load(command: &Value) -> Result<(Net, u64)> {
     match kind {
         "transformer" => {
             let gguf = place.join("model.gguf");
-            let path = match gguf.exists() {
-                true => gguf,
-                false => place.join("transformer/diffusion_pytorch_model.safetensors"),
+            let (config, weights, path) = match gguf.exists() {
+                true => {
+                    let file = Families::default().open_file(&gguf)?;
+                    let weights = Weights::new(file.part("transformer")?, dtype, &DEVICE)?;
+                    (TransformerConfig::read(&file)?, weights, gguf)
+                }
+                false => {
+                    let path = place.join("transformer/diffusion_pytorch_model.safetensors");
+                    let weights = Weights::open(&path, dtype, &DEVICE)?;
+                    (TransformerConfig::read(&folder)?, weights, path)
+                }
             };
-            let weights = Weights::open(&path, dtype, &DEVICE)?;
-            let dit = Dit::load(&TransformerConfig::read(&folder)?, &weights)?;
+            let dit = Dit::load(&config, &weights)?;
             Ok((Net::Transformer(Box::new(dit)), stored(&path)?))
         }
         "text" => {

@@ -3,8 +3,10 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -13,6 +15,25 @@ pub(crate) type Result<T> = std::result::Result<T, String>;
 
 /// Clock ticks a second in `/proc`, on every Linux that there is (`USER_HZ`).
 const TICKS: f64 = 100.0;
+
+/// When whoever still computes is ended, so that one that hangs does not hold up everything.
+static DEADLINE: OnceLock<Instant> = OnceLock::new();
+
+/// Has every side ended that still computes at this time; what it was asked is an error then.
+pub(crate) fn end_at(deadline: Instant) {
+    // Set once, by whoever drives.
+    let _ = DEADLINE.set(deadline);
+}
+
+/// How long a side may still compute.
+fn left() -> Duration {
+    match DEADLINE.get() {
+        Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+        None => Duration::MAX,
+    }
+}
+
+const TOO_LATE: &str = "ended, for the time is over";
 
 /// What one call took.
 #[derive(Debug, Clone, Copy)]
@@ -34,13 +55,22 @@ impl Spent {
             peak: self.peak.min(other.peak),
         }
     }
+
+    /// A part of what this took beyond another; the peak is this one's.
+    fn beyond(self, other: Self, part: f64) -> Self {
+        Self {
+            cpu: (self.cpu - other.cpu) * part,
+            wall: (self.wall - other.wall) * part,
+            peak: self.peak,
+        }
+    }
 }
 
 /// A process that computes as it is told.
 pub(crate) struct Side {
     child: Child,
     commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    answers: Receiver<String>,
     name: &'static str,
     /// Resident bytes before anything was loaded, and those of the weights.
     pub(crate) base: u64,
@@ -56,7 +86,7 @@ impl Side {
         Self::start(with_threads(&mut command, threads), "ours")
     }
 
-    /// The script beside this file.
+    /// A peer, by its script.
     pub(crate) fn peer(python: &Path, script: &Path, threads: usize) -> Result<Self> {
         let mut command = Command::new(python);
         command.arg(script).arg("serve");
@@ -69,10 +99,15 @@ impl Side {
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.map_err(|error| format!("{name} does not start: {error}"))?;
         let pipes = (child.stdin.take(), child.stdout.take());
-        let (Some(commands), Some(answers)) = pipes else {
+        let (Some(commands), Some(output)) = pipes else {
             return Err(format!("{name} has no pipes"));
         };
-        let answers = BufReader::new(answers);
+        let (sender, answers) = channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(std::result::Result::ok);
+            // Until nobody waits for them any more.
+            lines.map(|line| sender.send(line)).all(|sent| sent.is_ok())
+        });
         Ok(Self { child, commands, answers, name, base: 0, weights: 0 })
     }
 
@@ -82,10 +117,13 @@ impl Side {
         let io = |error: std::io::Error| format!("{name} is gone: {error}");
         writeln!(self.commands, "{command}").map_err(io)?;
         self.commands.flush().map_err(io)?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line).map_err(io)?;
+        let line = self.answers.recv_timeout(left());
+        let line = line.map_err(|error| match error {
+            RecvTimeoutError::Timeout => format!("{name}, {}: {TOO_LATE}", command["do"]),
+            RecvTimeoutError::Disconnected => format!("{name} ended at {}", command["do"]),
+        })?;
         let answer = serde_json::from_str::<Value>(&line);
-        let answer = answer.map_err(|_| format!("{name} ended at {}", command["do"]))?;
+        let answer = answer.map_err(|error| format!("{name}, {}: {error}", command["do"]))?;
         match answer["error"].as_str() {
             Some(error) => Err(format!("{name}, {}: {error}", command["do"])),
             None => Ok(answer),
@@ -108,10 +146,24 @@ impl Side {
         let cleared = std::fs::write(format!("/proc/{id}/clear_refs"), "5");
         cleared.map_err(|error| format!("the peak cannot be reset: {error}"))?;
         let (before, begun) = (processor_time(id)?, Instant::now());
-        self.ask(command)?;
+        let answer = self.ask(command)?;
         let wall = begun.elapsed().as_secs_f64();
         let cpu = processor_time(id)? - before;
-        Ok(Spent { cpu, wall, peak: status(id, "VmHWM:")? })
+        // A side that does more than what is measured says what it had taken when that was done.
+        let peak = answer["peak"].as_u64().map_or_else(|| status(id, "VmHWM:"), Ok)?;
+        Ok(Spent { cpu, wall, peak })
+    }
+
+    /// Computes once and says what that took.
+    pub(crate) fn computed(&mut self) -> Result<Spent> {
+        self.timed(&json!({ "do": "run" }))
+    }
+
+    /// Says what a forward of a whole program takes: half of what three steps take beyond one.
+    pub(crate) fn computed_by_steps(&mut self) -> Result<Spent> {
+        let run = |steps: usize| json!({ "do": "run", "steps": steps });
+        let one = self.timed(&run(1))?;
+        Ok(self.timed(&run(3))?.beyond(one, 0.5))
     }
 
     /// Bytes beyond weights and what there was before them.
@@ -144,6 +196,12 @@ pub(crate) fn run_whole(command: &mut Command) -> Result<Spent> {
         peak = peak.max(status(child.id(), "VmHWM:").unwrap_or(0));
         match child.try_wait().map_err(|error| error.to_string())? {
             Some(status) => break status,
+            None if left().is_zero() => {
+                // It may have ended by itself.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("{command:?}: {TOO_LATE}"));
+            }
             None => std::thread::sleep(std::time::Duration::from_millis(3)),
         }
     };

@@ -1,6 +1,8 @@
 //! What is timed: models of random weights, sizes, threads, in the order of importance; how many
 //! operations each work takes, by formula; and what each is held to.
 
+use std::path::PathBuf;
+
 /// The size of a work: what it means, its [`Kind`] says.
 pub(crate) type Size = &'static [usize];
 
@@ -44,9 +46,55 @@ impl Kind {
     }
 }
 
+/// Who computes the same beside us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// diffusers and transformers on torch.
+    Torch,
+    /// stable-diffusion.cpp on ggml: a whole program, of which a forward is what more steps take.
+    StableDiffusionCpp,
+}
+
+impl Peer {
+    /// How rows call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Torch => "torch",
+            Self::StableDiffusionCpp => "stable-diffusion.cpp",
+        }
+    }
+
+    /// The script that drives it, beside this file.
+    pub(crate) fn script(self) -> PathBuf {
+        let name = match self {
+            Self::Torch => "peer.py",
+            Self::StableDiffusionCpp => "sdcpp.py",
+        };
+        kino_tests::root().join("tests/benches/peer").join(name)
+    }
+
+    /// What it takes to measure it once, in times of what the work takes at the machine's peak.
+    pub(crate) fn cost(self) -> f64 {
+        match self {
+            Self::Torch => 2.0,
+            // Four forwards at an eighth of the peak.
+            Self::StableDiffusionCpp => 32.0,
+        }
+    }
+
+    /// Rows of the text that it computes with.
+    fn text_rows(self) -> f64 {
+        match self {
+            Self::Torch => 512.0,
+            Self::StableDiffusionCpp => 256.0,
+        }
+    }
+}
+
 /// A model, and in which form and type it is computed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Model {
+    pub(crate) peer: Peer,
     pub(crate) kind: Kind,
     /// How weights are stored: `f32`, `bf16`, `fp8`, `q8_0`, `q4_k`.
     pub(crate) form: &'static str,
@@ -73,11 +121,10 @@ pub(crate) struct Job {
     pub(crate) works: Vec<Work>,
 }
 
-/// Wan 1.3B: width of a token, inner width of a block, width and rows of a text.
+/// Wan 1.3B: width of a token, inner width of a block, width of a text.
 const DIM: f64 = 1536.0;
 const INNER: f64 = 8960.0;
 const TEXT_WIDTH: f64 = 4096.0;
-const TEXT_ROWS: f64 = 512.0;
 
 /// Grids of 512, 3,120 and 8,190 tokens.
 const GRIDS: [Size; 3] = [&[2, 16, 16], &[2, 30, 52], &[7, 30, 39]];
@@ -92,7 +139,8 @@ const WHOLE: usize = 30;
 
 /// All works, in the order of importance; `all` is how many threads the machine has.
 pub(crate) fn jobs(quick: bool, all: usize) -> Vec<Job> {
-    let model = |kind, form, compute, layers| Model { kind, form, compute, layers };
+    let model =
+        |kind, form, compute, layers| Model { peer: Peer::Torch, kind, form, compute, layers };
     let layers = if quick { 1 } else { 4 };
     let blocks = |form, compute| model(Kind::Transformer, form, compute, layers);
     let vae = |kind, form| model(kind, form, form, 0);
@@ -127,8 +175,10 @@ pub(crate) fn jobs(quick: bool, all: usize) -> Vec<Job> {
     if quick {
         return jobs;
     }
-    let whole = |form| model(Kind::Transformer, form, form, WHOLE);
-    jobs.extend(["bf16", "f32"].map(|form| job(whole(form), &grids[..1], 0)));
+    let whole = |form, compute| model(Kind::Transformer, form, compute, WHOLE);
+    jobs.extend(["bf16", "f32"].map(|form| job(whole(form, form), &grids[..1], 0)));
+    let beside = |form| Model { peer: Peer::StableDiffusionCpp, ..whole(form, "bf16") };
+    jobs.extend(["q8_0", "q4_k"].map(|form| job(beside(form), &grids[..1], 1)));
     // What takes longest: the largest sizes with one thread.
     let largest = |model, size: Size| job_of(model, [(size, 1)].into_iter());
     if all > 1 {
@@ -212,7 +262,10 @@ impl Model {
     fn operations(&self, size: &[usize]) -> Option<f64> {
         let layers = self.layers as f64;
         match self.kind {
-            Kind::Transformer => Some(transformer(layers, size.iter().product::<usize>() as f64)),
+            Kind::Transformer => {
+                let tokens = size.iter().product::<usize>() as f64;
+                Some(transformer(layers, tokens, self.peer.text_rows()))
+            }
             Kind::Decode => Some(Plane::of(size).decoded()),
             Kind::Encode => Some(Plane::of(size).encoded()),
             Kind::Text => {
@@ -235,12 +288,13 @@ pub(crate) struct Aims {
     pub(crate) memory: f64,
 }
 
-/// Operations of a transformer of Wan 1.3B's widths on so many tokens, its text included.
-fn transformer(blocks: f64, tokens: f64) -> f64 {
+/// Operations of a transformer of Wan 1.3B's widths on so many tokens, its text of so many rows
+/// included.
+fn transformer(blocks: f64, tokens: f64, text: f64) -> f64 {
     let own = 4.0 * tokens * DIM * DIM + 2.0 * tokens * tokens * DIM;
-    let cross = 2.0 * (tokens + TEXT_ROWS) * DIM * DIM + 2.0 * tokens * TEXT_ROWS * DIM;
+    let cross = 2.0 * (tokens + text) * DIM * DIM + 2.0 * tokens * text * DIM;
     let forward = 2.0 * tokens * DIM * INNER;
-    let ends = 2.0 * tokens * 64.0 * DIM + TEXT_ROWS * (TEXT_WIDTH + DIM) * DIM + 7.0 * DIM * DIM;
+    let ends = 2.0 * tokens * 64.0 * DIM + text * (TEXT_WIDTH + DIM) * DIM + 7.0 * DIM * DIM;
     2.0 * (blocks * (own + cross + forward) + ends)
 }
 
