@@ -1,18 +1,20 @@
 //! Attention in blocks with an online softmax: the matrix of scores never exists whole.
 
-use candle_core::{DType, Tensor, bail};
+use std::ops::Range;
 
+use candle_core::{DType, Tensor, bail};
 use half::bf16;
 
 use crate::buffer::with_scratch;
 use crate::dense::{Dense, Numbers, fast_mixed, tensor};
 use crate::kernel::{Kernel, are_whole_blocks};
+use crate::math::LANES;
 use crate::matrix::{TileMut, Unfilled, even_cuts};
 use crate::micro::{COLUMNS, Precision};
 use crate::number::{Number, Slice};
 use crate::pack::{Lines, PackedRows};
 use crate::packed::PackedMatrix;
-use crate::product::blocks;
+use crate::product::{blocks, rows_in_place};
 use crate::tier::by_tier;
 use crate::{Result, card, composite, math};
 
@@ -21,6 +23,9 @@ use crate::{Result, card, composite, math};
 const QUERIES: usize = 96;
 const KEYS: usize = 512;
 const _: () = assert!(are_whole_blocks(QUERIES));
+/// How far rows of scores lie apart: by no power of two, since blocks of rows would share a set of
+/// the first-level cache.
+const APART: usize = KEYS + LANES;
 
 /// Softmax(q·kᵀ·scale)·v without a mask.
 ///
@@ -220,10 +225,10 @@ impl Job<'_> {
         let queries_packed = PackedRows::in_task(lines, self.kernel, queries, d);
         let mut tops = [f32::NEG_INFINITY; QUERIES];
         let mut sums = [0.0; QUERIES];
-        let (scores, mixed) = (groups * of_block * KEYS, groups * of_block * wide);
-        with_scratch(scores + 2 * mixed, |room| {
-            let (scores, room) = room.split_at_mut(scores);
-            let (mixed, added) = room.split_at_mut(mixed);
+        let (scores, mixed) = (groups * of_block * APART, groups * of_block * wide);
+        let mut halves = Vec::new();
+        with_scratch(scores + mixed, |room| {
+            let (scores, mixed) = room.split_at_mut(scores);
             for start in (0..m).step_by(KEYS) {
                 let count = KEYS.min(m - start);
                 let panels = start / COLUMNS..(start + count).div_ceil(COLUMNS);
@@ -232,29 +237,20 @@ impl Job<'_> {
                     0..groups,
                     (keys, 0..keys.depth()),
                     panels,
-                    (&mut *scores, KEYS),
+                    (&mut *scores, APART),
+                    false,
                 );
                 for row in 0..queries {
-                    let scores = &mut scores[row * KEYS..][..count];
+                    let scores = &mut scores[row * APART..][..count];
                     let scale = self.biased(scores, head, first + row, start);
                     let shrink = absorb(scores, scale, &mut tops[row], &mut sums[row]);
                     if start > 0 && shrink != 1.0 {
                         scale_row(&mut mixed[row * wide..][..d], shrink);
                     }
                 }
-                let lines = Lines::rows(Slice::F32(scores), KEYS);
-                let weights = PackedRows::in_task(lines, self.kernel, queries, count);
                 let from = values.precision().words(start);
-                blocks(
-                    weights.view(),
-                    0..groups,
-                    (values, from..from + weights.view().depth),
-                    0..values.panels(),
-                    (if start > 0 { &mut *added } else { &mut *mixed }, wide),
-                );
-                if start > 0 {
-                    mixed.iter_mut().zip(&*added).for_each(|(sum, added)| *sum += added);
-                }
+                let values = (values, from..from + values.precision().words(count));
+                self.mix(scores, queries, values, &mut halves, (&mut *mixed, wide), start > 0);
             }
             for (row, sum) in sums.iter().enumerate().take(queries) {
                 let mixed = &mut mixed[row * wide..][..d];
@@ -262,6 +258,39 @@ impl Job<'_> {
                 T::narrow(mixed, tile.row(row));
             }
         });
+    }
+
+    /// Adds the values of some keys, weighted by scores, to what was mixed; replaces it where
+    /// nothing was before. `halves` is room for weights of bf16.
+    fn mix(
+        &self,
+        scores: &[f32],
+        queries: usize,
+        (values, words): (&PackedMatrix, Range<usize>),
+        halves: &mut Vec<bf16>,
+        mixed: (&mut [f32], usize),
+        accumulate: bool,
+    ) {
+        let weights = match self.kernel {
+            Kernel::Vectors(Precision::F32) => Slice::F32(scores),
+            // Behind an odd number of keys stands the score of a key of zeros: what fills the panel.
+            Kernel::Vectors(Precision::Bf16) => {
+                halves.resize(queries * APART, bf16::ZERO);
+                bf16::narrow(&scores[..queries * APART], halves);
+                Slice::Bf16(halves)
+            }
+            Kernel::Tiles => {
+                let lines = Lines::rows(Slice::F32(scores), APART);
+                let [_, m, _] = self.size;
+                let numbers = words.len() * values.precision().in_word();
+                let count = numbers.min(m - words.start * values.precision().in_word());
+                let weights = PackedRows::in_task(lines, self.kernel, queries, count);
+                let groups = queries.div_ceil(self.kernel.layout().rows);
+                let (weights, panels) = (weights.view(), 0..values.panels());
+                return blocks(weights, 0..groups, (values, words), panels, mixed, accumulate);
+            }
+        };
+        rows_in_place((weights, APART), queries, (values, words), mixed, accumulate);
     }
 
     /// Adds the bias to scores of keys from `start` on, where there is one; what they are still to

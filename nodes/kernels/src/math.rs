@@ -1,7 +1,10 @@
 //! Scalars and rows that LLVM turns into vectors when inlined into a function of a tier.
 
-/// Partial sums of a reduction: fixed, so that every tier adds in the same order.
+/// Numbers of the widest vector of a tier.
 pub(crate) const LANES: usize = 16;
+/// Partial sums of a reduction: fixed, so that every tier adds in the same order. They are four
+/// vectors, since an addition takes about four cycles, and one begins in each.
+const PARTS: usize = 4 * LANES;
 
 /// a·b + c.
 #[inline(always)]
@@ -47,7 +50,7 @@ pub(crate) fn gelu_tanh<const FMA: bool>(x: f32) -> f32 {
     x / (1.0 + exp::<FMA>(-TWICE_ROOT * cubic))
 }
 
-/// Folds a row into [`LANES`] partial results and those into one.
+/// Folds a row into [`PARTS`] partial results and those into one.
 #[inline(always)]
 fn fold(
     row: &[f32],
@@ -55,17 +58,17 @@ fn fold(
     join: impl Fn(f32, f32) -> f32,
     end: impl Fn(f32, f32) -> f32,
 ) -> f32 {
-    let mut lanes = [start; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
+    let mut lanes = [start; PARTS];
+    let (chunks, rest) = row.as_chunks::<PARTS>();
     for chunk in chunks {
-        for i in 0..LANES {
+        for i in 0..PARTS {
             lanes[i] = join(lanes[i], chunk[i]);
         }
     }
     for (lane, &x) in lanes.iter_mut().zip(rest) {
         *lane = join(*lane, x);
     }
-    let mut half = LANES / 2;
+    let mut half = PARTS / 2;
     while half > 0 {
         for i in 0..half {
             lanes[i] = end(lanes[i], lanes[i + half]);

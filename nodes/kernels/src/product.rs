@@ -7,7 +7,7 @@ use crate::Result;
 use crate::buffer::with_scratch;
 use crate::kernel::{Kernel, are_whole_blocks};
 use crate::matrix::{TileMut, Unfilled, even_cuts};
-use crate::micro::COLUMNS;
+use crate::micro::{COLUMNS, ROWS, multiply_rows};
 use crate::number::{Number, Slice};
 use crate::pack::{Lines, PackedRows, RowBlocks};
 use crate::packed::PackedMatrix;
@@ -32,6 +32,8 @@ thread_local! {
 /// has: the sums of row `r` of block `i` lie from `(i·R + r)·step` on, counted from the first
 /// block, where the kernel has blocks of `R` rows.
 ///
+/// With `accumulate` they are added to what lies there.
+///
 /// Nothing here hands work to other threads: the thread's tiles are in use, where the kernel has
 /// them.
 pub(crate) fn blocks(
@@ -40,6 +42,7 @@ pub(crate) fn blocks(
     (b, depth): (&PackedMatrix, Range<usize>),
     panels: Range<usize>,
     (c, step): (&mut [f32], usize),
+    accumulate: bool,
 ) {
     let mut room = PANEL.take();
     let mut kernel = a.kernel.start();
@@ -52,7 +55,33 @@ pub(crate) fn blocks(
             for (down, block) in rows.clone().enumerate() {
                 let (a, count) = a.block(block, words.clone());
                 let c = &mut c[down * of_block * step + across * COLUMNS..];
-                kernel.multiply(count, (a, panel), (c, step), start > 0);
+                kernel.multiply(count, (a, panel), (c, step), accumulate || start > 0);
+            }
+        }
+    }
+    PANEL.set(room);
+}
+
+/// The same by vectors, of `rows` rows that are not packed: they lie `line` numbers apart, in the
+/// type of the matrix.
+pub(crate) fn rows_in_place(
+    (a, line): (Slice, usize),
+    rows: usize,
+    (b, depth): (&PackedMatrix, Range<usize>),
+    (c, step): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    let mut room = PANEL.take();
+    let each = b.precision().in_word();
+    for words in even_cuts(0..depth.len(), DEPTH, 1) {
+        let of_panel = depth.start + words.start..depth.start + words.end;
+        for index in 0..b.panels() {
+            let panel = b.panel(index, of_panel.clone(), &mut room);
+            for row in (0..rows).step_by(ROWS) {
+                let a = a.skip(row * line + words.start * each);
+                let c = &mut c[row * step + index * COLUMNS..];
+                let accumulate = accumulate || words.start > 0;
+                multiply_rows(ROWS.min(rows - row), (a, line), panel, (c, step), accumulate);
             }
         }
     }
@@ -87,7 +116,7 @@ pub(crate) fn product<T: Number>(
             let step = panels.len() * COLUMNS;
             with_scratch(blocks_of.len() * of_block * step, |sums| {
                 let all = (weight, 0..weight.depth());
-                blocks(packed, blocks_of, all, panels, (sums, step));
+                blocks(packed, blocks_of, all, panels, (sums, step), false);
                 for (row, sums) in sums.chunks_exact_mut(step).take(rows.len()).enumerate() {
                     let sums = &mut sums[..columns.len()];
                     finish(rows.start + row, columns.clone(), sums, tile.row(row));
