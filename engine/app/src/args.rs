@@ -48,7 +48,8 @@ const ENVIRONMENT: &str = "
 Environment:
   KINO_CONFIG  the folder of your file of settings, not your config folder
   KINO_CPU     the kernels to compute with, if not the best of the processor:
-               portable, avx2, avx512, avx512bf16, amx
+               portable, avx2, avx512, avx512bf16, amx;
+               of aarch64: portable, neon, neonbf16
   KINO_LOG     what is logged, such as debug or kino_runtime=trace
   NO_COLOR     no colours; CLICOLOR_FORCE=1 forces them";
 

@@ -10,8 +10,11 @@ use candle_core::DType;
 
 use crate::number::Slice;
 use crate::tier;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::tier::Tier;
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 /// The type in which the factors of a product are multiplied; sums are f32 always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +135,7 @@ impl Left {
     ///
     /// # Safety
     /// The row is one of its rows.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline(always)]
     unsafe fn skip<const PACKED: bool>(self, row: usize) -> Self {
         let place = if PACKED { row } else { row * self.line };
@@ -177,6 +180,18 @@ unsafe fn choose<const PACKED: bool>(
             #[cfg(target_arch = "x86_64")]
             (Tier::Avx2, Precision::Bf16) => {
                 x86::avx2_widened::<PACKED>(rows, depth, a, b, c, step, accumulate);
+            }
+            #[cfg(target_arch = "aarch64")]
+            (Tier::Neon | Tier::NeonBf16, Precision::F32) => {
+                neon::f32::<PACKED>(rows, depth, a, b, c, step, accumulate);
+            }
+            #[cfg(target_arch = "aarch64")]
+            (Tier::NeonBf16, Precision::Bf16) => {
+                neon::bf16::<PACKED>(rows, depth, a, b, c, step, accumulate);
+            }
+            #[cfg(target_arch = "aarch64")]
+            (Tier::Neon, Precision::Bf16) => {
+                neon::widened::<PACKED>(rows, depth, a, b, c, step, accumulate);
             }
             (_, Precision::F32) => {
                 portable::<false, PACKED>(rows, depth, a, b, c, step, accumulate);

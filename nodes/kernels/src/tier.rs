@@ -6,11 +6,15 @@ use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
 use crate::tiles::AmxTiles;
 
-/// A level of vector instructions: each has all of those before it.
+/// A level of vector instructions: each has all of those before it of its architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
-    /// What the target has without detection.
+    /// What the target has without detection, as the compiler sees fit.
     Portable,
+    /// NEON, which every aarch64 has: 4 lanes.
+    Neon,
+    /// NEON with products of pairs of bf16 (FEAT_BF16).
+    NeonBf16,
     /// AVX2 and FMA: 8 lanes.
     Avx2,
     /// AVX-512 (F, BW, DQ, VL): 16 lanes.
@@ -22,11 +26,21 @@ pub(crate) enum Tier {
 }
 
 impl Tier {
-    const ALL: [Tier; 5] = [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16, Tier::Amx];
+    const X86: [Tier; 5] = [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16, Tier::Amx];
+    const ARM: [Tier; 3] = [Tier::Portable, Tier::Neon, Tier::NeonBf16];
+
+    /// The tiers of a processor whose highest this is, in order.
+    fn usable(self) -> impl Iterator<Item = Self> {
+        let of_architecture: &[Self] =
+            if Self::ARM.contains(&self) { &Self::ARM } else { &Self::X86 };
+        of_architecture.iter().copied().filter(move |tier| *tier <= self)
+    }
 
     const fn name(self) -> &'static str {
         match self {
             Tier::Portable => "portable",
+            Tier::Neon => "neon",
+            Tier::NeonBf16 => "neonbf16",
             Tier::Avx2 => "avx2",
             Tier::Avx512 => "avx512",
             Tier::Avx512Bf16 => "avx512bf16",
@@ -60,15 +74,16 @@ fn named() -> std::result::Result<Option<Tier>, String> {
 
 /// The tier of a name, where a processor goes up to `highest`.
 fn choose(name: &str, highest: Tier) -> std::result::Result<Tier, String> {
-    let usable = Tier::ALL.iter().filter(|tier| **tier <= highest).map(|tier| tier.name());
-    let usable = usable.collect::<Vec<_>>().join(", ");
-    match Tier::ALL.iter().find(|tier| tier.name() == name) {
-        Some(tier) if *tier <= highest => Ok(*tier),
-        Some(_) => {
-            Err(format!("{CPU_VARIABLE} is {name}, which this processor has not; it has {usable}"))
-        }
-        None => Err(format!("{CPU_VARIABLE} is {name:?}; expected one of {usable}")),
+    if let Some(tier) = highest.usable().find(|tier| tier.name() == name) {
+        return Ok(tier);
     }
+    let usable = highest.usable().map(Tier::name).collect::<Vec<_>>().join(", ");
+    let is_tier = Tier::X86.iter().chain(&Tier::ARM).any(|tier| tier.name() == name);
+    Err(if is_tier {
+        format!("{CPU_VARIABLE} is {name}, which this processor has not; it has {usable}")
+    } else {
+        format!("{CPU_VARIABLE} is {name:?}; expected one of {usable}")
+    })
 }
 
 /// Whether the variable `KINO_CPU` names a tier that can be used here, if it is set.
@@ -81,7 +96,7 @@ pub fn check_cpu() -> std::result::Result<(), String> {
 
 /// Whether products of bf16 are faster here than those of f32.
 pub fn has_bf16_products() -> bool {
-    current() >= Tier::Avx512Bf16
+    matches!(current(), Tier::NeonBf16 | Tier::Avx512Bf16 | Tier::Amx)
 }
 
 /// Whether products of bf16 are computed in tiles here.
@@ -107,12 +122,21 @@ fn detect() -> Tier {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn detect() -> Tier {
+    match std::arch::is_aarch64_feature_detected!("bf16") {
+        true => Tier::NeonBf16,
+        false => Tier::Neon,
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Tier {
     Tier::Portable
 }
 
-/// The name of the CPU kernels in use: `amx`, `avx512bf16`, `avx512`, `avx2` or `portable`.
+/// The name of the CPU kernels in use: `amx`, `avx512bf16`, `avx512`, `avx2`, `neonbf16`, `neon` or
+/// `portable`.
 ///
 /// Results differ between tiers in their last bits, so cache keys hold this name.
 pub fn tier() -> &'static str {
@@ -162,6 +186,7 @@ macro_rules! by_tier {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::tier::Tier::Avx2 => unsafe { avx2($($arg),*) },
+                // Every aarch64 has NEON with FMA: this form serves all its tiers.
                 _ => body::<{ cfg!(target_arch = "aarch64") }>($($arg),*),
             }
         }
@@ -199,8 +224,7 @@ pub(crate) mod tests {
     /// Where it has no tiles, the highest once more with tiles by software.
     pub(crate) fn in_every_tier(check: impl Fn(Tier) + Sync) {
         let highest = detect();
-        let tiers = Tier::ALL.into_iter().filter(|tier| *tier <= highest);
-        let tiers = tiers.map(|tier| (tier, Forced { tier, tiles: tier == Tier::Amx }));
+        let tiers = highest.usable().map(|tier| (tier, Forced { tier, tiles: tier == Tier::Amx }));
         let software = (Tier::Amx, Forced { tier: highest, tiles: true });
         for (named, forced) in tiers.chain((highest < Tier::Amx).then_some(software)) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(2);
@@ -233,6 +257,11 @@ pub(crate) mod tests {
         assert_eq!(lacking, expected);
         assert_eq!(choose("amx", Tier::Amx), Ok(Tier::Amx));
         assert!(refused("amx", Tier::Avx2).ends_with("has not; it has portable, avx2"));
+        assert_eq!(choose("neon", Tier::NeonBf16), Ok(Tier::Neon));
+        let expected = "KINO_CPU is neon, which this processor has not; it has portable, avx2";
+        assert_eq!(refused("neon", Tier::Avx2), expected);
+        let expected = "KINO_CPU is avx2, which this processor has not; it has portable, neon";
+        assert_eq!(refused("avx2", Tier::Neon), expected);
         let expected = "KINO_CPU is \"AVX2\"; expected one of portable, avx2";
         assert_eq!(refused("AVX2", Tier::Avx2), expected);
     }

@@ -1,0 +1,195 @@
+//! The innermost product in NEON's 32 registers of four lanes.
+
+use std::arch::aarch64::*;
+
+use super::{COLUMNS, Left};
+
+/// Rows whose sums are held at a time.
+const ROWS: usize = 6;
+/// Registers of sums that a row has: half its columns. With those of all rows they are 24; four
+/// hold words of the right factor, one a word of the left.
+const REGISTERS: usize = COLUMNS / 2 / LANES;
+/// Words in a register.
+const LANES: usize = 4;
+
+/// What a word is worth.
+trait Step {
+    /// The sums, and the products of four words added.
+    ///
+    /// # Safety
+    /// The processor has the instruction, and so has the function that this is compiled into.
+    unsafe fn step(sums: float32x4_t, a: uint32x4_t, b: uint32x4_t) -> float32x4_t;
+}
+
+/// A word is an f32.
+struct Single;
+/// A word is a pair of bf16, each of which is widened.
+struct Widened;
+/// A word is a pair of bf16, multiplied as such (FEAT_BF16).
+struct Pair;
+
+impl Step for Single {
+    #[inline(always)]
+    unsafe fn step(sums: float32x4_t, a: uint32x4_t, b: uint32x4_t) -> float32x4_t {
+        // SAFETY: every processor of this architecture has NEON.
+        unsafe { vfmaq_f32(sums, vreinterpretq_f32_u32(a), vreinterpretq_f32_u32(b)) }
+    }
+}
+
+impl Step for Widened {
+    #[inline(always)]
+    unsafe fn step(sums: float32x4_t, a: uint32x4_t, b: uint32x4_t) -> float32x4_t {
+        // SAFETY: every processor of this architecture has NEON.
+        unsafe {
+            let upper = vdupq_n_u32(0xffff_0000);
+            let second = Single::step(sums, vandq_u32(a, upper), vandq_u32(b, upper));
+            Single::step(second, vshlq_n_u32::<16>(a), vshlq_n_u32::<16>(b))
+        }
+    }
+}
+
+impl Step for Pair {
+    #[inline(always)]
+    unsafe fn step(mut sums: float32x4_t, a: uint32x4_t, b: uint32x4_t) -> float32x4_t {
+        // The compiler has no intrinsic for it yet.
+        // SAFETY: the instruction reads and writes these registers alone, and is there, as the
+        // caller's contract demands.
+        unsafe {
+            std::arch::asm!(
+                "bfdot {sums:v}.4s, {a:v}.8h, {b:v}.8h",
+                sums = inout(vreg) sums,
+                a = in(vreg) a,
+                b = in(vreg) b,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sums
+    }
+}
+
+/// Products of f32.
+///
+/// # Safety
+/// As [`super::portable`].
+pub(super) unsafe fn f32<const PACKED: bool>(
+    rows: usize,
+    depth: usize,
+    a: Left,
+    b: *const u32,
+    c: *mut f32,
+    step: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller's contract; every processor of this architecture has NEON.
+    unsafe { product::<Single, PACKED>(rows, depth, a, b, c, step, accumulate) }
+}
+
+/// Products of pairs of bf16, each widened to f32.
+///
+/// # Safety
+/// As [`super::portable`].
+pub(super) unsafe fn widened<const PACKED: bool>(
+    rows: usize,
+    depth: usize,
+    a: Left,
+    b: *const u32,
+    c: *mut f32,
+    step: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller's contract; every processor of this architecture has NEON.
+    unsafe { product::<Widened, PACKED>(rows, depth, a, b, c, step, accumulate) }
+}
+
+/// Products of pairs of bf16 by `bfdot`.
+///
+/// # Safety
+/// As [`super::portable`], on a processor with FEAT_BF16.
+#[target_feature(enable = "neon,bf16")]
+pub(super) unsafe fn bf16<const PACKED: bool>(
+    rows: usize,
+    depth: usize,
+    a: Left,
+    b: *const u32,
+    c: *mut f32,
+    step: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller's contract.
+    unsafe { product::<Pair, PACKED>(rows, depth, a, b, c, step, accumulate) }
+}
+
+/// The product, half the columns and [`ROWS`] rows at a time.
+///
+/// # Safety
+/// As [`super::portable`], on a processor with the instructions of the step.
+#[inline(always)]
+unsafe fn product<S: Step, const PACKED: bool>(
+    rows: usize,
+    depth: usize,
+    a: Left,
+    b: *const u32,
+    c: *mut f32,
+    step: usize,
+    accumulate: bool,
+) {
+    for half in [0, COLUMNS / 2] {
+        for row in (0..rows).step_by(ROWS) {
+            // SAFETY: half a row of words, and row `row` of the others, lie inside; a block is of
+            // so many rows as are left.
+            unsafe {
+                let a = (a.skip::<PACKED>(row), rows);
+                let (b, c) = (b.add(half), c.add(row * step + half));
+                match rows - row {
+                    1 => block::<S, 1, PACKED>(depth, a, b, c, step, accumulate),
+                    2 => block::<S, 2, PACKED>(depth, a, b, c, step, accumulate),
+                    3 => block::<S, 3, PACKED>(depth, a, b, c, step, accumulate),
+                    4 => block::<S, 4, PACKED>(depth, a, b, c, step, accumulate),
+                    5 => block::<S, 5, PACKED>(depth, a, b, c, step, accumulate),
+                    _ => block::<S, ROWS, PACKED>(depth, a, b, c, step, accumulate),
+                }
+            }
+        }
+    }
+}
+
+/// `R` rows of half the columns; `rows` are those of the left factor.
+///
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn block<S: Step, const R: usize, const PACKED: bool>(
+    depth: usize,
+    (a, rows): (Left, usize),
+    b: *const u32,
+    c: *mut f32,
+    step: usize,
+    accumulate: bool,
+) {
+    // SAFETY: every processor of this architecture has NEON.
+    let zero = unsafe { vdupq_n_f32(0.0) };
+    let mut sums = [[zero; REGISTERS]; R];
+    for k in 0..depth {
+        // SAFETY: `b` holds the words of this half for each `k`.
+        let right: [_; REGISTERS] =
+            std::array::from_fn(|i| unsafe { vld1q_u32(b.add(k * COLUMNS + i * LANES)) });
+        for (row, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: `a` holds `rows` words for each `k`, `R` of them ours.
+            let a = unsafe { vdupq_n_u32(a.word::<PACKED>(rows, row, k)) };
+            for (sums, right) in sums.iter_mut().zip(right) {
+                // SAFETY: the caller's contract.
+                *sums = unsafe { S::step(*sums, a, right) };
+            }
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        for (i, sums) in sums.iter().enumerate() {
+            // SAFETY: the numbers of this half lie in each of the rows of `c`.
+            unsafe {
+                let place = c.add(row * step + i * LANES);
+                let before = if accumulate { vld1q_f32(place) } else { zero };
+                vst1q_f32(place, vaddq_f32(before, *sums));
+            }
+        }
+    }
+}
