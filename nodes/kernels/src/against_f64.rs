@@ -68,30 +68,33 @@ fn products() {
         let bias = random.tensor(&[out], dtype);
         let beside = random.tensor(&[rows, out], dtype);
         let gates = [random.tensor(&[out], DType::F32), random.tensor(&[rows, out], DType::F32)];
+        // The sums of each precision and matrix: those of every tier.
+        let all_sums = PRECISIONS.map(|precision| {
+            let x = seen(&x, precision);
+            [&seen(&weight, precision), &scaled, &by_row, &signed].map(|weight| -> Vec<f64> {
+                let of_row = |x: &[f64]| -> Vec<f64> {
+                    let rows = weight.chunks_exact(inner);
+                    rows.map(|weight| x.iter().zip(weight).map(|(x, w)| x * w).sum()).collect()
+                };
+                x.chunks_exact(inner).flat_map(of_row).collect()
+            })
+        });
         in_every_tier(|tier| {
-            for precision in PRECISIONS {
+            for (precision, sums) in PRECISIONS.into_iter().zip(&all_sums) {
                 let what = format!("{tier:?} {precision:?} {dtype:?} {rows}×{inner}×{out}");
                 let packed = PackedMatrix::pack(&weight, precision).unwrap();
                 let narrow = |scale| PackedMatrix::pack_e4m3(&bytes, scale, precision).unwrap();
                 let of_rows = narrow(row_scale.clone());
                 let narrow = narrow(WeightScale::All(0.37));
                 let whole = PackedMatrix::pack_int8(&bytes, &row_scales, None, precision).unwrap();
-                let x_seen = seen(&x, precision);
-                let weight = seen(&weight, precision);
-                for (packed, weight) in
-                    [(&packed, &weight), (&narrow, &scaled), (&of_rows, &by_row), (&whole, &signed)]
-                {
-                    let sum = |row: usize, column: usize| -> f64 {
-                        let x = &x_seen[row * inner..][..inner];
-                        x.iter().zip(&weight[column * inner..]).map(|(x, w)| x * w).sum()
-                    };
-                    let sums: Vec<f64> = (0..rows * out).map(|i| sum(i / out, i % out)).collect();
+                let matrices = [&packed, &narrow, &of_rows, &whole];
+                for (packed, sums) in matrices.into_iter().zip(sums) {
                     let largest = inner as f64 / 8.0; // of the sums' rounding errors
                     let limit = 3e-6 * largest.max(1.0);
                     let run = |bias: Option<&Tensor>, epilogue| {
                         crate::linear_packed(&x, packed, bias, epilogue).unwrap()
                     };
-                    near(&what, &run(None, LinearEpilogue::None), &sums, limit);
+                    near(&what, &run(None, LinearEpilogue::None), sums, limit);
                     let bias64 = f64s(&bias);
                     let biased: Vec<f64> =
                         sums.iter().enumerate().map(|(i, y)| y + bias64[i % out]).collect();
