@@ -61,14 +61,24 @@ fn main() {
 /// linker finds it before the shared one. Without a toolkit there are no kernels that need it.
 fn runtime(to: &Path) {
     let nvcc = std::env::var_os("NVCC").map(PathBuf::from);
-    let beside = nvcc.as_deref().and_then(Path::parent).and_then(Path::parent);
     let named = ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(std::env::var_os);
-    let toolkits = named.map(PathBuf::from).chain(beside.map(Path::to_path_buf));
+    let beside = nvcc.into_iter().chain(nvcc_on_path()).filter_map(|nvcc| {
+        // A link on the path leads to the toolkit's own folder.
+        let nvcc = nvcc.canonicalize().unwrap_or(nvcc);
+        Some(nvcc.parent()?.parent()?.to_path_buf())
+    });
+    let toolkits = named.map(PathBuf::from).chain(beside);
     let toolkits = toolkits.chain(["/usr/local/cuda", "/opt/cuda"].map(PathBuf::from));
     let folders = ["lib64", "lib", "targets/x86_64-linux/lib"];
     let mut places = toolkits.flat_map(|toolkit| folders.map(|folder| toolkit.join(folder)));
     let found = places.find_map(|place| std::fs::read(place.join("libcudart_static.a")).ok());
     write(to, found.as_deref().unwrap_or(EMPTY));
+}
+
+/// The compiler that candle's own build takes where none is named.
+fn nvcc_on_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join("nvcc")).find(|nvcc| nvcc.is_file())
 }
 
 fn write(path: &Path, contents: impl AsRef<[u8]>) {

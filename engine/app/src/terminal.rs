@@ -4,14 +4,14 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use kino_port::is_hidden;
+use kino_port::{is_hidden, is_plain};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
 /// A text as it may be shown: hidden characters are written out, but for the colours that the
 /// command itself sets, where it sets any.
 pub(crate) fn visible(text: &str, has_colours: bool) -> Cow<'_, str> {
-    if !text.contains(is_hidden) {
+    if is_plain(text) || !text.contains(is_hidden) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);

@@ -18,10 +18,19 @@ pub fn is_hidden(c: char) -> bool {
     }
 }
 
+/// Whether a text is printable ASCII alone, with line feeds and tabs: most are, and this is seen many
+/// bytes at a time.
+pub fn is_plain(text: &str) -> bool {
+    // No early end, which would keep it from being seen so.
+    text.bytes().fold(true, |plain, byte| {
+        plain & (matches!(byte, b' '..=b'~') | matches!(byte, b'\n' | b'\t'))
+    })
+}
+
 /// A text with its hidden characters written as in RON and Rust: `\u{1b}`. In a text between
 /// quotation marks of a graph that means the same.
 pub fn escape_hidden(text: &str) -> Cow<'_, str> {
-    escape_where(text, is_hidden)
+    if is_plain(text) { Cow::Borrowed(text) } else { escape_where(text, is_hidden) }
 }
 
 /// The same on one line: line feeds and tabs are written as `\n` and `\t`.
@@ -51,6 +60,10 @@ mod tests {
 
     #[test]
     fn what_a_terminal_obeys_is_written_out() {
+        for c in char::MIN..=char::MAX {
+            let plain = is_plain(c.encode_utf8(&mut [0; 4]));
+            assert_eq!(plain, c.is_ascii() && !is_hidden(c), "{c:?}");
+        }
         for (raw, shown) in [
             ("plain, grün, 漢字, 👩‍🚀", "plain, grün, 漢字, 👩‍🚀"),
             ("\u{1b}]52;c;eA==\u{7}", "\\u{1b}]52;c;eA==\\u{7}"),

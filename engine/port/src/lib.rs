@@ -27,7 +27,7 @@ pub use fact::{
     Fact, Facts, PlanError, PlanErrorKind, PlannedRead, PlannedWeights, StepInfo, StreamedWeights,
 };
 pub use fields::{ElementRule, FieldContent, FieldPresence, FieldRule, TensorRule};
-pub use hidden::{escape_hidden, escape_line, is_hidden};
+pub use hidden::{escape_hidden, escape_line, is_hidden, is_plain};
 pub use literal::{Literal, MAX_TEXT};
 pub use numbered::{NumberedFiles, PathForm};
 pub use path::{path_of_text, path_to_text};

@@ -1,5 +1,7 @@
 //! Tables of text: columns as wide as their widest cell, colours not counted.
 
+use kino_port::is_plain;
+
 /// How a column is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
@@ -58,6 +60,9 @@ impl Table {
 
 /// The columns that a text takes on a terminal, colours left out.
 pub(crate) fn width(text: &str) -> usize {
+    if is_plain(text) {
+        return text.len();
+    }
     let mut wide = 0;
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
