@@ -36,7 +36,9 @@ pub(crate) static LOAD: NodeDef = NodeDef {
                 "The type to compute in. `auto`: bf16 where the weights are bf16 or fp8 and the \
                  machine multiplies bf16 faster, else f32; for an autoencoder on a CPU always f32. \
                  `bf16` is taken for it too where the CPU multiplies bf16 faster: half the memory, \
-                 at the cost of detail."
+                 at the cost of detail. `int8` (W8A8): weights of int8 (ConvRot) and Q8_0 multiply \
+                 activations rounded to int8, a scale for each token (Q8_0: each 32 numbers); \
+                 faster on CPUs, less exact. All else computes as by `auto`."
             ),
             file(part_names::TRANSFORMER).about(
                 "The transformer as a single file, in place of that of `source`; of two experts that \
@@ -93,8 +95,8 @@ black, white, gray, navy, beige. Two objects are joined by \"and\"; a comma and 
 anything: `kino models pull hf:OWNER/NAME` puts a model there.\n\n\
 Example:\n    \"model\": (op: \"model.load\", with: {\"source\": \"embedded:shapes\"}),";
 
-const COMPUTE: [Cow<'static, str>; 3] =
-    [Cow::Borrowed("auto"), Cow::Borrowed("f32"), Cow::Borrowed("bf16")];
+const COMPUTE: [Cow<'static, str>; 4] =
+    [Cow::Borrowed("auto"), Cow::Borrowed("f32"), Cow::Borrowed("bf16"), Cow::Borrowed("int8")];
 
 /// The path of a part that stands alone in a file; empty where none does.
 const fn file(part: &'static str) -> Port {
@@ -182,20 +184,32 @@ impl Parts {
     /// The compute types, which change the numbers.
     fn key(&self, model: &OpenModel) -> Vec<u8> {
         let mut key = model.fingerprint().to_vec();
-        let others = self.text.iter().flat_map(|part| &part.others).map(|part| part.dtype);
+        let others = self.text.iter().flat_map(|part| &part.others).map(|part| part.compute());
         let dtypes = [
-            self.text.as_ref().ok().map(|part| part.dtype),
-            self.image.as_ref().ok().map(|part| part.dtype),
-            self.dit.as_ref().ok().map(|part| part.dtype),
-            self.dit.as_ref().ok().and_then(|part| Some(part.low_noise.as_ref()?.part.dtype)),
-            self.vae.as_ref().ok().map(|part| part.dtype),
+            self.text.as_ref().ok().map(|part| part.compute()),
+            self.image.as_ref().ok().map(|part| part.compute()),
+            self.dit.as_ref().ok().map(|part| part.compute()),
+            self.dit.as_ref().ok().and_then(|part| Some(part.low_noise.as_ref()?.part.compute())),
+            self.vae.as_ref().ok().map(|part| part.compute()),
         ];
         for dtype in dtypes.into_iter().chain(others.map(Some)) {
-            key.extend(dtype.map_or("-", |dtype| dtype.as_str()).as_bytes());
+            key.extend(dtype.as_deref().unwrap_or("-").as_bytes());
             key.push(b' ');
         }
         key
     }
+}
+
+/// A warning where int8 is asked for and nothing multiplies in it.
+fn without_int8(parts: &Parts, compute: &str, device: &Device) -> Option<PlanError> {
+    let dit = parts.dit.iter().flat_map(|part| part.experts()).any(|part| part.int8);
+    let text = parts.text.iter().flat_map(|part| part.all()).any(|part| part.int8);
+    let any = dit || text || parts.image.iter().any(|part| part.int8);
+    let message = match device.is_cpu() {
+        true => "no part has weights of int8 or Q8_0, so `int8` computes as `auto` does",
+        false => "products of int8 are the CPU's, so `int8` computes as `auto` does here",
+    };
+    (compute == "int8" && !any).then(|| PlanError::at("compute", message))
 }
 
 /// A part in words.
@@ -272,6 +286,7 @@ fn handle<S: ?Sized>(
     let (model, spec) = (Arc::clone(model), Arc::clone(spec));
     Ok(Handle {
         dtype: compute_type(compute, stored, device, part),
+        int8: compute == "int8" && device.is_cpu() && files.has_int8(),
         model,
         spec,
         files,
@@ -294,10 +309,10 @@ fn compute_type(compute: &str, stored: DType, device: &Device, part: &str) -> DT
     let is_faster = on_card || kino_kernels::has_bf16_products();
     let exact = matches!(stored, DType::BF16 | DType::F8E4M3);
     match compute {
-        "auto" if part == "vae" && !on_card => DType::F32,
+        "auto" | "int8" if part == "vae" && !on_card => DType::F32,
         "bf16" if part == "vae" && !is_faster => DType::F32,
         "bf16" => DType::BF16,
-        "auto" if exact && is_faster => DType::BF16,
+        "auto" | "int8" if exact && is_faster => DType::BF16,
         _ => DType::F32,
     }
 }
@@ -366,6 +381,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     if let (Ok(vae), Ok(models)) = (&parts.vae, services.get::<Models>()) {
         models.know(vae);
     }
+    let not_int8 = without_int8(&parts, compute, &services.device);
     let hash = blake3::Hash::from_bytes(model.fingerprint()).to_hex().to_string();
     let transformer = named.source_file().map(|path| ("source", part_names::TRANSFORMER, path));
     let files = named.files.iter().map(|(part, path)| (*part, *part, *path)).chain(transformer);
@@ -386,7 +402,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         key: parts.key(&model),
         outputs: vec![fact(parts.text), fact(parts.image), fact(parts.dit), fact(parts.vae)],
         reads: named.paths().map(read).collect(),
-        warnings: model.left_over.iter().map(left_over).chain(doubles).collect(),
+        warnings: model.left_over.iter().map(left_over).chain(doubles).chain(not_int8).collect(),
         ..StepInfo::default()
     })
 }

@@ -207,6 +207,36 @@ fn blocks_of_gguf() {
     }
 }
 
+/// Activations that are rounded to int8, too: streamed or not the same bytes, near those of f32.
+#[test]
+fn products_of_int8() {
+    let convrot = in_eight_bits("w8a8.safetensors", Dtype::I8);
+    let q8_0 = in_blocks("w8a8.gguf", BlockType::Q8_0);
+    for file in [&convrot, &q8_0] {
+        let given = [("transformer", file.path()), ("compute", "int8")];
+        check("streaming-w8a8", &given);
+        let rig = rig("streaming-w8a8", u64::MAX);
+        let of = |compute| {
+            let given = [("transformer", file.path()), ("compute", compute)];
+            sample(&rig, &load(&rig, &given, DIT), WIDTHS.text)
+        };
+        let (exact, rounded) = (of("f32"), of("int8"));
+        let sum = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        let off = (sum(&(&exact - &rounded).unwrap()) / sum(&exact)).sqrt();
+        println!("{}: int8 is off by {off}", file.path());
+        assert!(off > 0.0 && off < 0.05, "{}: {off}", file.path());
+        let plan = rig.infer("model.load", &given.map(|(port, text)| (port, known(text)))).unwrap();
+        assert_eq!(plan.warnings.len(), 0);
+    }
+    // What has no such weights computes as it did, and the plan says so.
+    let wide = File::of("wide.safetensors", &transformer());
+    let rig = rig("streaming-w8a8", u64::MAX);
+    let given = [("transformer", known(wide.path())), ("compute", known("int8"))];
+    let warnings = rig.infer("model.load", &given).unwrap().warnings;
+    let said = warnings.iter().map(|warning| format!("{warning:?}")).collect::<String>();
+    assert!(said.contains("no part has weights of int8 or Q8_0"), "{said}");
+}
+
 /// Of two experts one is in memory, as far as it fits.
 #[test]
 fn two_experts() {

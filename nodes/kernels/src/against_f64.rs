@@ -20,7 +20,7 @@ fn f64s(tensor: &Tensor) -> Vec<f64> {
 fn seen(tensor: &Tensor, precision: Precision) -> Vec<f64> {
     match precision {
         Precision::F32 => f64s(tensor),
-        Precision::Bf16 => f64s(&tensor.to_dtype(DType::BF16).unwrap()),
+        _ => f64s(&tensor.to_dtype(DType::BF16).unwrap()),
     }
 }
 

@@ -279,6 +279,9 @@ impl Job<'_> {
                 bf16::narrow(&scores[..queries * APART], halves);
                 Slice::Bf16(halves)
             }
+            Kernel::Vectors(Precision::Int8 | Precision::Int8Blocks) => {
+                unreachable!("keys and values are not rounded")
+            }
             Kernel::Tiles => {
                 let lines = Lines::rows(Slice::F32(scores), APART);
                 let [_, m, _] = self.size;

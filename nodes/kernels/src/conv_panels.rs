@@ -14,9 +14,9 @@ use crate::dense::{Dense, Numbers, tensor};
 use crate::direct::{self, TapRow};
 use crate::math::LANES;
 use crate::matrix::{TileMut, even_cuts};
+use crate::micro::DEPTH;
 use crate::micro::{COLUMNS, ROWS, multiply_rows};
 use crate::number::{Number, Slice};
-use crate::product::DEPTH;
 use crate::winograd::{self, Channels, Tap};
 
 /// Pixels of a task of [`winograd`], about.

@@ -158,6 +158,7 @@ fn numbers(matrix: &PackedMatrix) -> Result<Tensor> {
         Precision::Bf16 => {
             unpacked(matrix, |word| [word as u16, (word >> 16) as u16].map(bf16::from_bits))
         }
+        Precision::Int8 | Precision::Int8Blocks => unreachable!("convolutions are not rounded"),
     }
 }
 

@@ -104,6 +104,7 @@ impl Numbers<'_> {
                 bf16::widen(&numbers[range], wide);
                 work(wide)
             }),
+            Slice::Words(_) => unreachable!("no tensor holds words"),
         }
     }
 }

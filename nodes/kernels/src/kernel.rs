@@ -77,7 +77,8 @@ impl Kernel {
     /// Products of two numbers that take about 10 µs.
     pub(crate) fn products_in_10_us(self) -> usize {
         match self {
-            Self::Vectors(_) => 1 << 20,
+            Self::Vectors(Precision::F32 | Precision::Bf16) => 1 << 20,
+            Self::Vectors(Precision::Int8 | Precision::Int8Blocks) => 1 << 22,
             Self::Tiles => 1 << 23,
         }
     }

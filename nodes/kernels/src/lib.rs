@@ -70,6 +70,7 @@ mod e4m3;
 mod epilogue;
 mod filter;
 mod group;
+mod int8;
 mod interleave;
 mod kernel;
 mod layout;

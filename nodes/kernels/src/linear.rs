@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor, bail};
 
 use crate::blocks::{BlockType, row_numbers};
 use crate::dense::{Dense, Numbers, fast_mixed, tensor};
+use crate::int8::RoundedRows;
 use crate::micro::Precision;
 use crate::number::Number;
 use crate::packed::{PackedMatrix, SumScale, WeightScale};
@@ -112,23 +113,31 @@ fn multiplied(
     dense: &DenseEpilogue,
     shape: Vec<usize>,
 ) -> Result<Tensor> {
-    let [out, _] = weight.dims();
+    let [out, inner] = weight.dims();
     let (rows, _) = rows_of(x)?;
     let x_dense = Dense::new(x)?;
     let numbers = x_dense.numbers();
+    let rounded = match weight.precision() {
+        precision @ (Precision::Int8 | Precision::Int8Blocks) => {
+            Some(RoundedRows::new(numbers.slice(), rows, inner, precision)?)
+        }
+        Precision::F32 | Precision::Bf16 => None,
+    };
+    let lines = rounded.as_ref().map_or((numbers.slice(), inner), RoundedRows::words);
     let bias = bias.map(Dense::widened).transpose()?;
     let bias = bias.as_ref().map(Dense::read);
-    let finish = Finish { bias: bias.as_deref(), scale: weight.scale(), end: dense.read(), out };
+    let (bias, rounded) = (bias.as_deref(), rounded.as_ref());
+    let finish = Finish { rounded, bias, scale: weight.scale(), end: dense.read(), out };
     match x.dtype() {
         DType::BF16 => tensor(
-            product::<half::bf16>(numbers.slice(), rows, weight, |row, columns, sums, out| {
+            product::<half::bf16>(lines, rows, weight, |row, columns, sums, out| {
                 finish.row(row, columns, sums);
                 half::bf16::narrow(sums, out);
             })?,
             shape,
         ),
         _ => tensor(
-            product::<f32>(numbers.slice(), rows, weight, |row, columns, sums, out| {
+            product::<f32>(lines, rows, weight, |row, columns, sums, out| {
                 finish.row(row, columns, sums);
                 out.copy_from_slice(sums);
             })?,
@@ -271,6 +280,8 @@ enum End<'a> {
 
 /// What becomes of sums.
 struct Finish<'a> {
+    /// The rows, where they were rounded, with their scales.
+    rounded: Option<&'a RoundedRows>,
     scale: SumScale<'a>,
     bias: Option<&'a [f32]>,
     end: End<'a>,
@@ -281,6 +292,9 @@ struct Finish<'a> {
 impl Finish<'_> {
     /// Finishes the sums of some columns of a row.
     fn row(&self, row: usize, columns: std::ops::Range<usize>, sums: &mut [f32]) {
+        if let Some(rounded) = self.rounded {
+            scale(sums, rounded.scale(row));
+        }
         match &self.scale {
             SumScale::One => {}
             SumScale::All(factor) => scale(sums, *factor),

@@ -8,6 +8,7 @@
 
 use candle_core::DType;
 
+use crate::int8;
 use crate::number::Slice;
 use crate::tier;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -23,6 +24,10 @@ pub enum Precision {
     F32,
     /// Rounded to bf16.
     Bf16,
+    /// Rounded to whole numbers of eight bits, each row of activations with a scale of its own.
+    Int8,
+    /// The same with a scale for each 32 numbers of a row.
+    Int8Blocks,
 }
 
 impl Precision {
@@ -39,6 +44,8 @@ impl Precision {
         match self {
             Self::F32 => length,
             Self::Bf16 => length.div_ceil(2),
+            Self::Int8 => length.div_ceil(4),
+            Self::Int8Blocks => length.div_ceil(int8::BLOCK) * int8::BLOCK_WORDS,
         }
     }
 
@@ -47,10 +54,21 @@ impl Precision {
         match self {
             Self::F32 => 1,
             Self::Bf16 => 2,
+            Self::Int8 | Self::Int8Blocks => 4,
+        }
+    }
+
+    /// Words of a sum at a time: those of a panel fit the first-level cache, and blocks are whole.
+    pub(crate) fn depth(self) -> usize {
+        match self {
+            Self::Int8Blocks => DEPTH / int8::BLOCK_WORDS * int8::BLOCK_WORDS,
+            _ => DEPTH,
         }
     }
 }
 
+/// Words of a sum at a time: those of a panel fit the first-level cache.
+pub(crate) const DEPTH: usize = 256;
 /// Rows that are computed at a time: their sums fill the registers of AVX-512.
 pub(crate) const ROWS: usize = 12;
 /// Columns that are computed at a time.
@@ -69,6 +87,10 @@ pub(crate) fn multiply(
     (c, step): (&mut [f32], usize),
     accumulate: bool,
 ) {
+    if let Precision::Int8 | Precision::Int8Blocks = precision {
+        let blocks = precision == Precision::Int8Blocks;
+        return int8::multiply(blocks, rows, (a, b), (c, step), accumulate);
+    }
     let depth = b.len() / COLUMNS;
     assert!(rows > 0 && rows <= ROWS && a.len() == depth * rows && b.len() == depth * COLUMNS);
     assert!(step >= COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);
@@ -98,6 +120,7 @@ pub(crate) fn multiply_rows(
     let (precision, words, length) = match a {
         Slice::F32(numbers) => (Precision::F32, numbers.as_ptr().cast(), numbers.len()),
         Slice::Bf16(numbers) => (Precision::Bf16, numbers.as_ptr().cast(), numbers.len()),
+        Slice::Words(_) => unreachable!("rounded numbers are packed"),
     };
     let each = precision.in_word();
     assert!(rows > 0 && rows <= ROWS && b.len() == depth * COLUMNS && line.is_multiple_of(each));
@@ -196,7 +219,7 @@ unsafe fn choose<const PACKED: bool>(
             (_, Precision::F32) => {
                 portable::<false, PACKED>(rows, depth, a, b, c, step, accumulate);
             }
-            (_, Precision::Bf16) => {
+            (_, _) => {
                 portable::<true, PACKED>(rows, depth, a, b, c, step, accumulate);
             }
         }

@@ -81,6 +81,7 @@ impl<'a> Lines<'a> {
         match self.numbers {
             Slice::F32(numbers) => pack(numbers, self, precision, count, depth, form, out),
             Slice::Bf16(numbers) => pack(numbers, self, precision, count, depth, form, out),
+            Slice::Words(words) => pack_words(words, self, count, form, out),
         }
     }
 }
@@ -113,6 +114,16 @@ impl Interleave {
 /// Words of a line that are made at a time.
 const CHUNK: usize = 32;
 
+/// Packs whole lines of words.
+fn pack_words(words: &[u32], lines: Lines, count: usize, form: Interleave, out: &mut [u32]) {
+    let depth = out.len() / form.lines;
+    for line in 0..count {
+        let words = &words[lines.first + line * lines.line..][..depth];
+        let places = out[line..].iter_mut().step_by(form.lines);
+        places.zip(words).for_each(|(place, word)| *place = *word);
+    }
+}
+
 fn pack<T: Number>(
     numbers: &[T],
     lines: Lines,
@@ -133,7 +144,7 @@ fn pack<T: Number>(
                 Precision::F32 => {
                     out.iter_mut().zip(row(k)).for_each(|(out, number)| *out = number.bits());
                 }
-                Precision::Bf16 => interleave(row(k), (k + 1 < depth.end).then(|| row(k + 1)), out),
+                _ => interleave(row(k), (k + 1 < depth.end).then(|| row(k + 1)), out),
             }
         }
         return;
@@ -164,7 +175,7 @@ fn line_words<T: Number>(precision: Precision, numbers: &[T], words: &mut [u32; 
         Precision::F32 => {
             words.iter_mut().zip(numbers).for_each(|(word, number)| *word = number.bits());
         }
-        Precision::Bf16 => {
+        _ => {
             let mut halves = [0; 2 * CHUNK];
             T::half_bits_of(numbers, &mut halves[..numbers.len()]);
             for (word, [low, high]) in words.iter_mut().zip(halves.as_chunks::<2>().0) {

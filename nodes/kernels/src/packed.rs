@@ -14,6 +14,7 @@ use crate::buffer::filled;
 use crate::cancel::CancelFlag;
 use crate::dense::Dense;
 use crate::e4m3;
+use crate::int8;
 use crate::interleave::interleave;
 use crate::micro::{COLUMNS, Precision};
 use crate::pack::Lines;
@@ -83,6 +84,8 @@ pub(crate) enum Data {
     E4m3(Arc<Reused<u8>>, WeightScale),
     /// The same of whole numbers.
     Int8(Arc<Reused<u8>>, WeightScale),
+    /// `[panels, words of a row, 32]`, four whole numbers a word, and what they are multiplied by.
+    Quads(Arc<Reused<u32>>, WeightScale),
     /// Blocks that share their scales.
     Blocks(BlockPanels),
 }
@@ -167,13 +170,21 @@ impl PackedMatrix {
         rotated: Option<usize>,
         precision: Precision,
     ) -> Result<Self> {
-        let (packed, size) = interleaved(bytes)?;
+        let size: [usize; 2] = bytes.dims2()?.into();
         if scales.dims() != [size[0]] || scales.dtype() != DType::F32 {
             let (shape, dtype) = (scales.dims(), scales.dtype());
             bail!("linear: scales {shape:?} in {dtype:?} of {} rows, expected F32", size[0]);
         }
         let scales = WeightScale::Rows(scales.to_vec1()?.into());
-        let data = Data::Int8(Arc::new(packed.into()), scales);
+        let data = match precision {
+            Precision::Int8 => {
+                let words = panels(bytes, precision.words(size[1]), |rows, panel| {
+                    int8::pack_quads(rows, size[1], panel);
+                })?;
+                Data::Quads(Arc::new(words.into()), scales)
+            }
+            _ => Data::Int8(Arc::new(interleaved(bytes)?.0.into()), scales),
+        };
         Ok(Self::new(data, precision, size).rotated_by(rotated))
     }
 
@@ -187,6 +198,12 @@ impl PackedMatrix {
     pub fn pack_blocks(bytes: &Tensor, form: BlockType, precision: Precision) -> Result<Self> {
         let inner = row_numbers(bytes, form)?;
         let (out, row) = bytes.dims2()?;
+        if precision == Precision::Int8Blocks {
+            let words = panels(bytes, precision.words(inner), |rows, panel| {
+                int8::pack_blocks(rows, row, panel);
+            })?;
+            return Ok(Self::new(Data::Words(Arc::new(words.into())), precision, [out, inner]));
+        }
         let panels = with_bytes(bytes, |rows| BlockPanels::pack(form, rows, row))?;
         Ok(Self::new(Data::Blocks(panels), precision, [out, inner]))
     }
@@ -214,6 +231,7 @@ impl PackedMatrix {
     pub fn bytes(&self) -> usize {
         match &self.data {
             Data::Words(words) => words.len() * 4,
+            Data::Quads(words, scale) => words.len() * 4 + scale.bytes(),
             Data::E4m3(bytes, scale) | Data::Int8(bytes, scale) => bytes.len() + scale.bytes(),
             Data::Blocks(panels) => panels.bytes(),
         }
@@ -223,7 +241,7 @@ impl PackedMatrix {
     pub(crate) fn scale(&self) -> SumScale<'_> {
         match &self.data {
             Data::Words(_) | Data::Blocks(_) => SumScale::One,
-            Data::E4m3(_, scale) | Data::Int8(_, scale) => scale.of_sums(),
+            Data::E4m3(_, scale) | Data::Int8(_, scale) | Data::Quads(_, scale) => scale.of_sums(),
         }
     }
 
@@ -249,7 +267,7 @@ impl PackedMatrix {
         words: Range<usize>,
         room: &'a mut Vec<u32>,
     ) -> &'a [u32] {
-        if let Data::Words(all) = &self.data {
+        if let Data::Words(all) | Data::Quads(all, _) = &self.data {
             let start = index * self.depth();
             return &all[(start + words.start) * COLUMNS..(start + words.end) * COLUMNS];
         }
@@ -261,19 +279,34 @@ impl PackedMatrix {
         };
         room.resize(words.len() * COLUMNS, 0);
         match (&self.data, self.precision) {
-            (Data::Words(_), _) => {}
+            (Data::Words(_) | Data::Quads(..), _) => {}
             (Data::E4m3(all, _), Precision::F32) => e4m3::widen(narrow(all), room),
-            (Data::E4m3(all, _), Precision::Bf16) => {
+            (Data::E4m3(all, _), _) => {
                 e4m3::widen_pairs(narrow(all), COLUMNS, room);
             }
             (Data::Int8(all, _), Precision::F32) => e4m3::widen_signed(narrow(all), room),
-            (Data::Int8(all, _), Precision::Bf16) => {
+            (Data::Int8(all, _), _) => {
                 e4m3::widen_signed_pairs(narrow(all), COLUMNS, room);
             }
             (Data::Blocks(panels), precision) => panels.widen(index, numbers, precision, room),
         }
         room
     }
+}
+
+/// Panels of words, `depth` of each row, each packed of the bytes of up to 32 rows.
+fn panels(
+    bytes: &Tensor,
+    depth: usize,
+    pack: impl Fn(&[u8], &mut [u32]) + Sync + Send,
+) -> Result<Vec<u32>> {
+    let (out, row) = bytes.dims2()?;
+    let panel = depth * COLUMNS;
+    with_bytes(bytes, |rows| {
+        filled(out.div_ceil(COLUMNS) * panel, panel, |index, panel| {
+            pack(&rows[index * COLUMNS * row..], panel);
+        })
+    })
 }
 
 /// The bytes of a matrix as `[panels, inner, 32]`, and its rows and columns.
@@ -307,7 +340,7 @@ impl fmt::Debug for PackedMatrix {
         let held = match &self.data {
             Data::Words(_) => "words",
             Data::E4m3(..) => "e4m3",
-            Data::Int8(..) => "int8",
+            Data::Int8(..) | Data::Quads(..) => "int8",
             Data::Blocks(panels) => panels.name(),
         };
         write!(f, "PackedMatrix({:?}, {held}, {:?})", self.dims(), self.precision)

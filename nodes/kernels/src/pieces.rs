@@ -18,6 +18,7 @@ use crate::block_panels::{BlockPanels, pack_panel};
 use crate::blocks::BlockType;
 use crate::buffer::zeroed;
 use crate::cancel::CancelFlag;
+use crate::int8;
 use crate::interleave::interleave;
 use crate::micro::{COLUMNS, Precision};
 use crate::number::{Number, Slice};
@@ -97,8 +98,17 @@ impl PieceWise<'_> {
     ) -> std::result::Result<PackedMatrix, E> {
         let scales = WeightScale::Rows(scales.into());
         scales.check(self.size[0])?;
-        let bytes = self.memory.keep(self.interleaved(read)?);
-        let data = Data::Int8(bytes.into(), scales);
+        let data = match self.precision {
+            Precision::Int8 => {
+                let inner = self.size[1];
+                let panel = self.precision.words(inner) * COLUMNS;
+                let words = self.filled(inner, panel, read, |rows: &[u8], panel: &mut [u32]| {
+                    int8::pack_quads(rows, inner, panel);
+                })?;
+                Data::Quads(self.memory.keep(words).into(), scales)
+            }
+            _ => Data::Int8(self.memory.keep(self.interleaved(read)?).into(), scales),
+        };
         Ok(PackedMatrix::new(data, self.precision, self.size).rotated_by(rotated))
     }
 
@@ -112,6 +122,14 @@ impl PieceWise<'_> {
         read: impl Fn(Range<usize>, &mut [u8]) -> std::result::Result<(), E> + Sync,
     ) -> std::result::Result<PackedMatrix, E> {
         let row = row_bytes(form, self.size[1])?;
+        if self.precision == Precision::Int8Blocks {
+            let panel = self.precision.words(self.size[1]) * COLUMNS;
+            let words = self.filled(row, panel, read, |rows: &[u8], panel: &mut [u32]| {
+                int8::pack_blocks(rows, row, panel);
+            })?;
+            let data = Data::Words(self.memory.keep(words).into());
+            return Ok(PackedMatrix::new(data, self.precision, self.size));
+        }
         let panel = BlockPanels::panel_bytes(form, row);
         let bytes = self.filled(row, panel, read, |rows: &[u8], panel: &mut [u8]| {
             pack_panel(form, rows, row, panel);

@@ -12,8 +12,6 @@ use crate::number::{Number, Slice};
 use crate::pack::{Lines, PackedRows, RowBlocks};
 use crate::packed::PackedMatrix;
 
-/// Words of a sum at a time: those of a panel fit the first-level cache.
-pub(crate) const DEPTH: usize = 256;
 /// Rows that are packed at a time: few beside a matrix of activations, and enough for the weights
 /// to be read from memory seldom. They are whole blocks of every kernel.
 pub const PACKED_ROWS: usize = 1536;
@@ -47,8 +45,9 @@ pub(crate) fn blocks(
     let mut room = PANEL.take();
     let mut kernel = a.kernel.start();
     let of_block = a.kernel.layout().rows;
-    for start in (0..a.depth).step_by(DEPTH) {
-        let words = start..(start + DEPTH).min(a.depth);
+    let most = a.kernel.precision().depth();
+    for start in (0..a.depth).step_by(most) {
+        let words = start..(start + most).min(a.depth);
         let of_panel = depth.start + words.start..depth.start + words.end;
         for (across, panel) in panels.clone().enumerate() {
             let panel = b.panel(panel, of_panel.clone(), &mut room);
@@ -90,15 +89,15 @@ pub(crate) fn rows_in_place(
 
 /// x·Wᵀ: `finish(row, columns, sums, out)` writes some columns of a row from their sums.
 ///
-/// `x` is `[rows, inner]`, row-major; the result is `[rows, out]`.
+/// `x` is `[rows, inner]`, its rows `line` apart, each contiguous; the result is `[rows, out]`.
 pub(crate) fn product<T: Number>(
-    x: Slice,
+    (x, line): (Slice, usize),
     rows: usize,
     weight: &PackedMatrix,
     finish: impl Fn(usize, Range<usize>, &mut [f32], &mut [T]) + Sync + Send,
 ) -> Result<Vec<T>> {
     let [out, inner] = weight.dims();
-    let lines = Lines::rows(x, inner);
+    let lines = Lines::rows(x, line);
     let kernel = Kernel::of(weight.precision(), rows);
     let of_block = kernel.layout().rows;
     let [most, wide] = tile(kernel, [rows, out, inner]);

@@ -13,10 +13,10 @@ use candle_core::{Device, Tensor};
 use crate::Result;
 use crate::math::LANES;
 use crate::matrix::even_cuts;
+use crate::micro::DEPTH;
 use crate::micro::{COLUMNS, Precision, ROWS, multiply_rows};
 use crate::number::Slice;
 use crate::packed::PackedMatrix;
-use crate::product::DEPTH;
 use crate::tier::by_tier;
 
 /// Pixels of a side of a tile of the result, and of what it reads.

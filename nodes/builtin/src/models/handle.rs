@@ -129,6 +129,8 @@ pub struct Handle<S: ?Sized> {
     pub spec: Arc<S>,
     /// The type in which it computes.
     pub dtype: DType,
+    /// Whether its matrices of int8 multiply activations that are rounded to int8.
+    pub int8: bool,
     /// Its weight files.
     pub files: Arc<PartFiles>,
     /// What its network asks of them.
@@ -189,8 +191,14 @@ impl<S: ?Sized> Handle<S> {
         // The config says how weights are read, the files which they are.
         hasher.update(&self.identity);
         hasher.update(&self.files.identity().exact);
-        hasher.update(format!("{network:?} {}", self.dtype.as_str()).as_bytes());
+        hasher.update(format!("{network:?} {}", self.compute()).as_bytes());
         hasher.finalize().into()
+    }
+
+    /// The types in which it computes, in words: what of them changes the numbers.
+    pub(crate) fn compute(&self) -> String {
+        let int8 = if self.int8 { "int8 " } else { "" };
+        format!("{int8}{}", self.dtype.as_str())
     }
 
     /// Weights as a plan counts them: those that are resident are not asked for again.
@@ -236,7 +244,8 @@ impl<S: ?Sized> Handle<S> {
 
     /// The weights, to be read.
     pub(crate) fn weights(&self, device: &candle_core::Device) -> kino_models::Result<Weights> {
-        Weights::new(Arc::clone(&self.files), self.dtype, device)
+        let weights = Weights::new(Arc::clone(&self.files), self.dtype, device)?;
+        Ok(weights.with_int8(self.int8))
     }
 }
 
@@ -321,6 +330,7 @@ impl DitHandle {
             model: Arc::clone(&self.model),
             spec: Arc::clone(&self.spec),
             dtype: self.dtype,
+            int8: self.int8,
             files: Arc::clone(&self.files),
             asked: Arc::clone(&self.asked),
             identity: self.identity,

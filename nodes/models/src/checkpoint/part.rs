@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::DType;
+use kino_kernels::BlockType;
 
 use super::file::{self, DataFile};
 use super::format;
@@ -260,6 +261,14 @@ impl PartFiles {
             count.0 += tensor.shape.iter().product::<usize>();
         }
         elements.into_values().max_by_key(|(count, dtype)| (*count, dtype.as_str())).map(|e| e.1)
+    }
+
+    /// Whether a matrix is stored in whole numbers of eight bits (int8, or Q8_0's blocks).
+    pub fn has_int8(&self) -> bool {
+        let stored = self.tensors().map(|(_, tensor)| (tensor.stored, tensor.shape.len()));
+        let int8 = [StoredType::Int8, StoredType::Blocks(BlockType::Q8_0)];
+        let mut matrices = stored.filter(|(_, rank)| *rank == 2);
+        matrices.any(|(stored, _)| stored.is_some_and(|stored| int8.contains(&stored)))
     }
 
     /// The forms in which tensors are stored, by their names in the files' format, with the number

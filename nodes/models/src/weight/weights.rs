@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
-use kino_kernels::{PieceWise, Precision, Recycler, WeightScale};
+use kino_kernels::{BlockType, PieceWise, Precision, Recycler, WeightScale};
 
 use super::dense::{Adapter, Scale, Weight};
 use super::lora::Lora;
@@ -122,6 +122,8 @@ pub struct Weights {
     probe: Option<Arc<Probe>>,
     /// Which blocks stay in memory, where not all do.
     residency: Option<Arc<Residency>>,
+    /// Whether matrices of eight bits multiply activations that are rounded to as many.
+    int8: bool,
     /// Where memory of matrices comes from and goes to, if it is not the allocator.
     memory: Option<Recycler>,
 }
@@ -137,7 +139,8 @@ impl Weights {
         }
         let (prefix, device) = (String::new(), device.clone());
         let (store, adapters, probe, residency, memory) = (None, Arc::default(), None, None, None);
-        Ok(Self { files, prefix, dtype, device, store, adapters, probe, residency, memory })
+        let int8 = false;
+        Ok(Self { files, prefix, dtype, device, store, adapters, probe, residency, int8, memory })
     }
 
     /// Weights of one file, safetensors or GGUF.
@@ -177,6 +180,14 @@ impl Weights {
     #[must_use]
     pub fn with_residency(mut self, residency: Option<Arc<Residency>>) -> Self {
         self.residency = residency;
+        self
+    }
+
+    /// The same weights, of which matrices of whole numbers (int8, Q8_0) multiply activations rounded
+    /// to such, on the CPU: see [`PartFiles::has_int8`].
+    #[must_use]
+    pub fn with_int8(mut self, int8: bool) -> Self {
+        self.int8 = int8;
         self
     }
 
@@ -347,7 +358,12 @@ impl Weights {
         }
         let own = Recycler::default();
         let memory = self.memory.as_ref().unwrap_or(&own);
-        let matrix = PieceWise { size: [out, inner], precision: Precision::of(dtype), memory };
+        let precision = match stored {
+            StoredType::Int8 if self.int8 => Precision::Int8,
+            StoredType::Blocks(BlockType::Q8_0) if self.int8 => Precision::Int8Blocks,
+            _ => Precision::of(dtype),
+        };
+        let matrix = PieceWise { size: [out, inner], precision, memory };
         let bytes = |row: usize| {
             let place = &place;
             move |rows, bytes: &mut [u8]| read::rows_as_bytes(place, row, rows, bytes)
