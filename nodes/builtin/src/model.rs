@@ -38,7 +38,7 @@ pub(crate) static LOAD: NodeDef = NodeDef {
                  `bf16` is taken for it too where the CPU multiplies bf16 faster: half the memory, \
                  at the cost of detail. `int8` (W8A8): weights of int8 (ConvRot) and Q8_0 multiply \
                  activations rounded to int8, a scale for each token (Q8_0: each 32 numbers); \
-                 faster on CPUs, less exact. All else computes as by `auto`."
+                 faster on CPUs without AMX, less exact. All else computes as by `auto`."
             ),
             file(part_names::TRANSFORMER).about(
                 "The transformer as a single file, in place of that of `source`; of two experts that \
