@@ -7,7 +7,7 @@ use crate::Result;
 use crate::buffer::with_scratch;
 use crate::kernel::{Kernel, are_whole_blocks};
 use crate::matrix::{TileMut, Unfilled, even_cuts};
-use crate::micro::{COLUMNS, ROWS, multiply_rows};
+use crate::micro::{COLUMNS, DEPTH, ROWS, multiply_rows};
 use crate::number::{Number, Slice};
 use crate::pack::{Lines, PackedRows, RowBlocks};
 use crate::packed::PackedMatrix;
