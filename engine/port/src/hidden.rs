@@ -18,8 +18,8 @@ pub fn is_hidden(c: char) -> bool {
     }
 }
 
-/// Whether a text is printable ASCII alone, with line feeds and tabs: most are, and this is seen many
-/// bytes at a time.
+/// Whether a text is printable ASCII alone, with line feeds and tabs: most are, and this is seen
+/// many bytes at a time.
 pub fn is_plain(text: &str) -> bool {
     // No early end, which would keep it from being seen so.
     text.bytes().fold(true, |plain, byte| {

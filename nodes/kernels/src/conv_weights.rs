@@ -9,7 +9,7 @@ use crate::dense::{fast, fast_mixed, tensor};
 use crate::micro::{COLUMNS, Precision};
 use crate::number::Number;
 use crate::packed::PackedMatrix;
-use crate::winograd::WinogradWeights;
+use crate::winograd::{self, WinogradWeights};
 use crate::{Result, direct, math};
 
 /// Weights of a convolution, packed once when they are loaded.
@@ -55,6 +55,17 @@ impl PackedWeights {
 }
 
 impl ConvWeights {
+    /// Bytes that weights of f32, `[cout, cin, kt, kh, kw]` or `[cout, cin, kh, kw]`, take on the CPU
+    /// beside their numbers, where their stride is 1: those of transformed kernels.
+    pub fn bytes_beside(shape: &[usize]) -> u64 {
+        let numbers = match *shape {
+            [cout, cin, kh, kw] => winograd::numbers([cout, cin, 1, kh, kw]),
+            [cout, cin, kt, kh, kw] => winograd::numbers([cout, cin, kt, kh, kw]),
+            _ => None,
+        };
+        numbers.map_or(0, |numbers| numbers as u64 * 4)
+    }
+
     /// Packs `weight`, `[cout, cin, kt, kh, kw]` or `[cout, cin, kh, kw]`, and `bias`, `[cout]`.
     ///
     /// `stride` is that of time, height and width.

@@ -10,14 +10,10 @@
 
 use crate::Result;
 use crate::buffer::{filled, with_scratch};
-use crate::micro::{COLUMNS, Precision};
+use crate::micro::{BLOCK, BLOCK_WORDS, COLUMNS, Precision, ROWS};
 use crate::number::{Number, Slice};
 use crate::tier::{self, Tier, by_tier};
 
-/// Numbers that share a scale in [`Precision::Int8Blocks`], as in ggml's Q8_0.
-pub(crate) const BLOCK: usize = 32;
-/// Words of them, that of the scale included.
-pub(crate) const BLOCK_WORDS: usize = BLOCK / 4 + 1;
 /// The largest number that activations are rounded to: with it, no sum of two products with bytes
 /// overflows 16 bits (AVX2).
 const MOST: f32 = 127.0;
@@ -30,7 +26,7 @@ pub(crate) struct RoundedRows {
 }
 
 /// Rows that one task rounds.
-const ROWS: usize = 8;
+const ROUNDED_ROWS: usize = 8;
 
 impl RoundedRows {
     /// Rounds rows of `inner` numbers to multiples of a 127th of the largest of a row, or of each
@@ -38,9 +34,9 @@ impl RoundedRows {
     pub(crate) fn new(x: Slice, rows: usize, inner: usize, precision: Precision) -> Result<Self> {
         let depth = precision.words(inner);
         let line = depth + 1;
-        let words = filled(rows * line, ROWS * line, |task, out| {
+        let words = filled(rows * line, ROUNDED_ROWS * line, |task, out| {
             for (index, out) in out.chunks_exact_mut(line).enumerate() {
-                let start = (task * ROWS + index) * inner;
+                let start = (task * ROUNDED_ROWS + index) * inner;
                 with_scratch(inner, |numbers| {
                     match x {
                         Slice::F32(x) => numbers.copy_from_slice(&x[start..start + inner]),
@@ -148,7 +144,7 @@ pub(crate) fn multiply(
     accumulate: bool,
 ) {
     let depth = b.len() / COLUMNS;
-    assert!(rows > 0 && rows <= crate::micro::ROWS && a.len() == depth * rows);
+    assert!(rows > 0 && rows <= ROWS && a.len() == depth * rows);
     assert!(b.len() == depth * COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);
     if !accumulate {
         c.chunks_mut(step).take(rows).for_each(|row| row[..COLUMNS].fill(0.0));
@@ -159,7 +155,7 @@ pub(crate) fn multiply(
         let numbers = if blocks { words - 1 } else { words };
         let (a, scales) = a.split_at(numbers * rows);
         let (b, of_columns) = b.split_at(numbers * COLUMNS);
-        let mut sums = [0i32; crate::micro::ROWS * COLUMNS];
+        let mut sums = [0i32; ROWS * COLUMNS];
         let sums = &mut sums[..rows * COLUMNS];
         sum(rows, a, b, sums);
         add(sums, scales, of_columns, c, step);

@@ -2,6 +2,7 @@
 //!
 //! All read the same panels of the right factor, so that a matrix is packed once for any of them.
 
+use crate::int8;
 use crate::micro::{self, Precision};
 use crate::tier;
 use crate::tiles::{self, AmxTiles};
@@ -124,6 +125,10 @@ impl Multiplier {
         accumulate: bool,
     ) {
         match self {
+            Self::Vectors(precision @ (Precision::Int8 | Precision::Int8Blocks)) => {
+                let blocks = *precision == Precision::Int8Blocks;
+                int8::multiply(blocks, rows, factors, sums, accumulate);
+            }
             Self::Vectors(precision) => {
                 micro::multiply(*precision, rows, factors, sums, accumulate);
             }

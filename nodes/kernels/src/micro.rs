@@ -8,7 +8,6 @@
 
 use candle_core::DType;
 
-use crate::int8;
 use crate::number::Slice;
 use crate::tier;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -45,7 +44,7 @@ impl Precision {
             Self::F32 => length,
             Self::Bf16 => length.div_ceil(2),
             Self::Int8 => length.div_ceil(4),
-            Self::Int8Blocks => length.div_ceil(int8::BLOCK) * int8::BLOCK_WORDS,
+            Self::Int8Blocks => length.div_ceil(BLOCK) * BLOCK_WORDS,
         }
     }
 
@@ -61,7 +60,7 @@ impl Precision {
     /// Words of a sum at a time: those of a panel fit the first-level cache, and blocks are whole.
     pub(crate) fn depth(self) -> usize {
         match self {
-            Self::Int8Blocks => DEPTH / int8::BLOCK_WORDS * int8::BLOCK_WORDS,
+            Self::Int8Blocks => DEPTH / BLOCK_WORDS * BLOCK_WORDS,
             _ => DEPTH,
         }
     }
@@ -69,6 +68,10 @@ impl Precision {
 
 /// Words of a sum at a time: those of a panel fit the first-level cache.
 pub(crate) const DEPTH: usize = 256;
+/// Numbers that share a scale in [`Precision::Int8Blocks`], as in ggml's Q8_0.
+pub(crate) const BLOCK: usize = 32;
+/// Words of them, that of the scale included.
+pub(crate) const BLOCK_WORDS: usize = BLOCK / 4 + 1;
 /// Rows that are computed at a time: their sums fill the registers of AVX-512.
 pub(crate) const ROWS: usize = 12;
 /// Columns that are computed at a time.
@@ -87,10 +90,6 @@ pub(crate) fn multiply(
     (c, step): (&mut [f32], usize),
     accumulate: bool,
 ) {
-    if let Precision::Int8 | Precision::Int8Blocks = precision {
-        let blocks = precision == Precision::Int8Blocks;
-        return int8::multiply(blocks, rows, (a, b), (c, step), accumulate);
-    }
     let depth = b.len() / COLUMNS;
     assert!(rows > 0 && rows <= ROWS && a.len() == depth * rows && b.len() == depth * COLUMNS);
     assert!(step >= COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);

@@ -30,7 +30,8 @@ use crate::{Result, tier};
 /// Bytes of rows that are read at a time: with what is packed of them they fit into the cache of a
 /// core.
 const PIECE: usize = 1 << 19;
-/// Threads that read and pack for each that computes: while some pack, the disk has others to serve.
+/// Threads that read and pack for each that computes: while some pack, the disk has others to
+/// serve.
 const READERS_EACH: usize = 2;
 /// The most of them.
 const MOST_READERS: usize = 8;

@@ -41,12 +41,8 @@ impl WinogradWeights {
     pub(crate) fn new(weight: &Tensor, stride: [usize; 3]) -> Result<Option<Self>> {
         let (cout, cin, kt, kh, kw) = weight.dims5()?;
         let wide = cout.next_multiple_of(COLUMNS);
-        let [least_in, least_out] = LEAST_CHANNELS;
-        let numbers = kt * PLACES * wide * cin;
-        let fits = [kh, kw, stride[1], stride[2]] == [3, 3, 1, 1];
-        if !fits || cin < least_in || cout < least_out || numbers > MOST_WEIGHTS {
-            return Ok(None);
-        }
+        let numbers = numbers([cout, cin, kt, kh, kw]).filter(|_| stride[1..] == [1, 1]);
+        let Some(numbers) = numbers else { return Ok(None) };
         let kernels = weight.permute((2, 0, 1, 3, 4))?.force_contiguous()?.flatten_all()?;
         let kernels = kernels.to_vec1::<f32>()?; // [kt, cout, cin, 3, 3]
         let mut all = vec![0.0; numbers];
@@ -59,6 +55,15 @@ impl WinogradWeights {
         let all = Tensor::from_vec(all, (kt * PLACES * wide, cin), &Device::Cpu)?;
         PackedMatrix::pack(&all, Precision::F32).map(|matrix| Some(Self(matrix)))
     }
+}
+
+/// The numbers of transformed weights `[cout, cin, kt, kh, kw]`; none where products of the weights
+/// as they are take less time.
+pub(crate) fn numbers([cout, cin, kt, kh, kw]: [usize; 5]) -> Option<usize> {
+    let [least_in, least_out] = LEAST_CHANNELS;
+    let numbers = cout.checked_next_multiple_of(COLUMNS)?.checked_mul(kt * PLACES * cin)?;
+    let fits = [kh, kw] == [3, 3] && cin >= least_in && cout >= least_out;
+    (fits && numbers <= MOST_WEIGHTS).then_some(numbers)
 }
 
 /// G·g·Gᵀ with the rows (1, 0, 0), (½, ½, ½), (½, −½, ½), (0, 0, 1) of G.

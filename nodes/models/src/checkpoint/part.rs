@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::DType;
-use kino_kernels::BlockType;
+use kino_kernels::{BlockType, ConvWeights};
 
 use super::file::{self, DataFile};
 use super::format;
@@ -385,7 +385,7 @@ impl std::fmt::Debug for PartFiles {
 }
 
 /// Bytes of a tensor converted to `dtype`; a matrix of eight bits a number or in blocks stays as it
-/// is.
+/// is, a kernel of f32 is held beside its transform.
 fn bytes_as(tensor: &StoredTensor, dtype: DType) -> u64 {
     match (tensor.stored, tensor.shape.as_slice()) {
         (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => tensor.length,
@@ -394,7 +394,8 @@ fn bytes_as(tensor: &StoredTensor, dtype: DType) -> u64 {
         }
         (_, shape) => {
             let elements = shape.iter().product::<usize>() as u64;
-            elements.saturating_mul(dtype.size_in_bytes() as u64)
+            let beside = if dtype == DType::F32 { ConvWeights::bytes_beside(shape) } else { 0 };
+            elements.saturating_mul(dtype.size_in_bytes() as u64).saturating_add(beside)
         }
     }
 }
