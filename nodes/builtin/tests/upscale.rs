@@ -54,6 +54,10 @@ impl Copied {
     }
 }
 
+/// The embedded weights are 621 thousand numbers; beside them lie those of 17 kernels of 64×64
+/// channels (the last has 48, filled up) for tiles of 4×4.
+const VIDEO_X4_BYTES: u64 = 4 * (621_424 + 17 * 16 * 64 * 64);
+
 #[test]
 fn a_plan_knows_sizes_memory_and_whose_weights() {
     let rig = Rig::new("upscale-plan");
@@ -75,8 +79,8 @@ fn a_plan_knows_sizes_memory_and_whose_weights() {
         assert_eq!(info.weights.is_empty(), model == "lanczos");
         assert_eq!(info.reads.is_empty(), !model.ends_with(".safetensors"));
     }
-    // Longer clips need their frames and no more; the embedded weights are 621 thousand numbers.
-    assert_eq!(infer("video-x4", 4).weights[0].bytes, 4 * 621_424);
+    // Longer clips need their frames and no more.
+    assert_eq!(infer("video-x4", 4).weights[0].bytes, VIDEO_X4_BYTES);
     let key = infer(&copied.text(), 2).key;
     assert_ne!(key, infer("video-x4", 2).key);
     let mut bytes = std::fs::read(copied.path()).unwrap();
@@ -157,7 +161,7 @@ fn weights_are_shared_counted_and_let_go() {
     rig.services = kino_nodes::services(Device::Cpu, Arc::clone(&ledger)).with(Arc::new(folders));
     let inputs = [("frames", value(&frames(1, 9, 9))), ("model", text("video-x4"))];
     rig.run("upscale", &inputs);
-    let weights = 4 * 621_424;
+    let weights = VIDEO_X4_BYTES;
     assert_eq!(ledger.used(), weights, "they stay for the next run");
     rig.run("upscale", &inputs);
     assert_eq!(ledger.used(), weights);

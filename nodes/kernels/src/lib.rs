@@ -15,9 +15,9 @@
 //! numbers of eight bits are exact in bf16, too: their scales multiply the sums. The innermost loop
 //! is chosen by tier (AMX tiles, AVX-512 with `vdpbf16ps`, AVX-512, AVX2, NEON with `bfdot`, NEON,
 //! plain) and, where there are tiles, by the number of rows. Sums are f32, and what becomes of them
-//! ([`LinearEpilogue`]) is done before they are written. Attention packs keys and
-//! values in the same way. Convolutions multiply by panels of packed weights and read their inputs
-//! where they lie; those of f32 by kernels of 3×3 take fewer products (Winograd's), and those into a
+//! ([`LinearEpilogue`]) is done before they are written. Attention packs keys and values in the
+//! same way. Convolutions multiply by panels of packed weights and read their inputs where they
+//! lie; those of f32 by kernels of 3×3 take fewer products (Winograd's), and those into a
 //! few channels keep all sums of some pixels in registers.
 //!
 //! # Cards
