@@ -205,7 +205,7 @@ unsafe fn choose<const PACKED: bool>(
             }
             #[cfg(target_arch = "aarch64")]
             (Tier::Neon | Tier::NeonBf16, Precision::F32) => {
-                neon::f32::<PACKED>(rows, depth, a, b, c, step, accumulate);
+                neon::product::<neon::Single, PACKED>(rows, depth, a, b, c, step, accumulate);
             }
             #[cfg(target_arch = "aarch64")]
             (Tier::NeonBf16, Precision::Bf16) => {
@@ -213,13 +213,16 @@ unsafe fn choose<const PACKED: bool>(
             }
             #[cfg(target_arch = "aarch64")]
             (Tier::Neon, Precision::Bf16) => {
-                neon::widened::<PACKED>(rows, depth, a, b, c, step, accumulate);
+                neon::product::<neon::Widened, PACKED>(rows, depth, a, b, c, step, accumulate);
             }
             (_, Precision::F32) => {
                 portable::<false, PACKED>(rows, depth, a, b, c, step, accumulate);
             }
-            (_, _) => {
+            (_, Precision::Bf16) => {
                 portable::<true, PACKED>(rows, depth, a, b, c, step, accumulate);
+            }
+            (_, Precision::Int8 | Precision::Int8Blocks) => {
+                unreachable!("rounded numbers have a product of their own")
             }
         }
     }

@@ -13,7 +13,7 @@ const REGISTERS: usize = COLUMNS / 2 / LANES;
 const LANES: usize = 4;
 
 /// What a word is worth.
-trait Step {
+pub(super) trait Step {
     /// The sums, and the products of four words added.
     ///
     /// # Safety
@@ -22,9 +22,9 @@ trait Step {
 }
 
 /// A word is an f32.
-struct Single;
+pub(super) struct Single;
 /// A word is a pair of bf16, each of which is widened.
-struct Widened;
+pub(super) struct Widened;
 /// A word is a pair of bf16, multiplied as such (FEAT_BF16).
 struct Pair;
 
@@ -67,40 +67,6 @@ impl Step for Pair {
     }
 }
 
-/// Products of f32.
-///
-/// # Safety
-/// As [`super::portable`].
-pub(super) unsafe fn f32<const PACKED: bool>(
-    rows: usize,
-    depth: usize,
-    a: Left,
-    b: *const u32,
-    c: *mut f32,
-    step: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller's contract; every processor of this architecture has NEON.
-    unsafe { product::<Single, PACKED>(rows, depth, a, b, c, step, accumulate) }
-}
-
-/// Products of pairs of bf16, each widened to f32.
-///
-/// # Safety
-/// As [`super::portable`].
-pub(super) unsafe fn widened<const PACKED: bool>(
-    rows: usize,
-    depth: usize,
-    a: Left,
-    b: *const u32,
-    c: *mut f32,
-    step: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller's contract; every processor of this architecture has NEON.
-    unsafe { product::<Widened, PACKED>(rows, depth, a, b, c, step, accumulate) }
-}
-
 /// Products of pairs of bf16 by `bfdot`.
 ///
 /// # Safety
@@ -124,7 +90,7 @@ pub(super) unsafe fn bf16<const PACKED: bool>(
 /// # Safety
 /// As [`super::portable`], on a processor with the instructions of the step.
 #[inline(always)]
-unsafe fn product<S: Step, const PACKED: bool>(
+pub(super) unsafe fn product<S: Step, const PACKED: bool>(
     rows: usize,
     depth: usize,
     a: Left,
