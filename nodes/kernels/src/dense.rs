@@ -104,7 +104,6 @@ impl Numbers<'_> {
                 bf16::widen(&numbers[range], wide);
                 work(wide)
             }),
-            Slice::Words(_) => unreachable!("no tensor holds words"),
         }
     }
 }

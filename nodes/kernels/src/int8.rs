@@ -41,7 +41,6 @@ impl RoundedRows {
                     match x {
                         Slice::F32(x) => numbers.copy_from_slice(&x[start..start + inner]),
                         Slice::Bf16(x) => half::bf16::widen(&x[start..start + inner], numbers),
-                        Slice::Words(_) => unreachable!("numbers are rounded once"),
                     }
                     round_row(numbers, precision, out);
                 });
@@ -51,8 +50,8 @@ impl RoundedRows {
     }
 
     /// The words, and how far one row lies from the next.
-    pub(crate) fn words(&self) -> (Slice<'_>, usize) {
-        (Slice::Words(&self.words), self.depth + 1)
+    pub(crate) fn words(&self) -> (&[u32], usize) {
+        (&self.words, self.depth + 1)
     }
 
     /// What the sums of a row are multiplied by.
@@ -151,13 +150,15 @@ pub(crate) fn multiply(
     }
     let words = if blocks { BLOCK_WORDS } else { depth };
     debug_assert!(words == 0 || depth.is_multiple_of(words));
+    let sum = sums_of(tier::current()).next().unwrap_or(portable);
     for (a, b) in a.chunks_exact((words * rows).max(1)).zip(b.chunks_exact(words * COLUMNS)) {
         let numbers = if blocks { words - 1 } else { words };
         let (a, scales) = a.split_at(numbers * rows);
         let (b, of_columns) = b.split_at(numbers * COLUMNS);
         let mut sums = [0i32; ROWS * COLUMNS];
         let sums = &mut sums[..rows * COLUMNS];
-        sum(rows, a, b, sums);
+        // SAFETY: the sizes are as asserted; rows are rounded to at most 127.
+        unsafe { sum(rows, a, b, sums) };
         add(sums, scales, of_columns, c, step);
     }
 }
@@ -178,21 +179,33 @@ by_tier! {
     }
 }
 
-/// The sums of products of whole numbers, `rows` of [`COLUMNS`].
-fn sum(rows: usize, a: &[u32], b: &[u32], sums: &mut [i32]) {
-    let tier = tier::current();
+/// Adds the products of whole numbers to sums, which are zeros: `rows` rows of [`COLUMNS`].
+///
+/// # Safety
+/// On a processor with its instructions, `a` holds `rows` words of each [`COLUMNS`] of `b`, no
+/// number of `a` is −128, and `sums` are `rows` times [`COLUMNS`].
+type Sum = unsafe fn(rows: usize, a: &[u32], b: &[u32], sums: &mut [i32]);
+
+/// The sums that this processor has instructions for in a tier, the fastest first.
+fn sums_of(tier: Tier) -> impl Iterator<Item = Sum> {
     #[cfg(target_arch = "x86_64")]
-    {
-        if tier >= Tier::Avx512 && std::arch::is_x86_feature_detected!("avx512vnni") {
-            // SAFETY: the processor has these instructions; `multiply` checked the sizes.
-            return unsafe { x86::vnni(rows, a, b, sums) };
-        }
-        if tier >= Tier::Avx2 {
-            // SAFETY: as above.
-            return unsafe { x86::avx2(rows, a, b, sums) };
-        }
-    }
-    debug_assert!(tier == Tier::Portable || cfg!(not(target_arch = "x86_64")));
+    let by_vectors: [(bool, Sum); 2] = [
+        (tier >= Tier::Avx512 && std::arch::is_x86_feature_detected!("avx512vnni"), x86::vnni),
+        (tier >= Tier::Avx2, x86::avx2),
+    ];
+    #[cfg(target_arch = "aarch64")]
+    let by_vectors: [(bool, Sum); 2] = [
+        (tier >= Tier::Neon && std::arch::is_aarch64_feature_detected!("i8mm"), neon::smmla),
+        (tier >= Tier::Neon && std::arch::is_aarch64_feature_detected!("dotprod"), neon::sdot),
+    ];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let by_vectors: [(bool, Sum); 0] = [];
+    let by_vectors = by_vectors.into_iter().filter(|(is_usable, _)| *is_usable);
+    by_vectors.map(|(_, sum)| sum)
+}
+
+/// The sums in plain loops.
+fn portable(rows: usize, a: &[u32], b: &[u32], sums: &mut [i32]) {
     for (a, b) in a.chunks_exact(rows).zip(b.as_chunks::<COLUMNS>().0) {
         for (a, sums) in a.iter().zip(sums.as_chunks_mut::<COLUMNS>().0) {
             let a = a.to_le_bytes().map(|byte| i32::from(byte as i8));
@@ -203,6 +216,9 @@ fn sum(rows: usize, a: &[u32], b: &[u32], sums: &mut [i32]) {
         }
     }
 }
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -270,8 +286,8 @@ mod x86 {
         for_rows!(rows, of, (a, b, sums), [1 2 3 4 5 6 7 8 9 10 11 12]);
     }
 
-    /// By `vpmaddubsw` of the columns' absolute values and the rows' numbers with their signs: pairs
-    /// of products are at most 2·128·127, which 16 bits hold.
+    /// By `vpmaddubsw` of the columns' absolute values and the rows' numbers with their signs:
+    /// pairs of products are at most 2·128·127, which 16 bits hold.
     ///
     /// # Safety
     /// As [`vnni`], and no number of `a` is −128.
@@ -381,6 +397,41 @@ mod tests {
             let mut first = first.lock().unwrap();
             assert!(first.get_or_insert_with(|| bits.clone()) == &bits, "{what}, {tier:?}: bits");
         });
+    }
+
+    /// Each that the processor has, not only the fastest: all bytes, but for rows −128.
+    #[test]
+    fn every_sum_is_that_of_whole_numbers() {
+        let mut random = Random::new(116);
+        for rows in 1..=ROWS {
+            for depth in [0, 1, 2, random.below(64), random.below(257)] {
+                let mut bytes = |count: usize, least: i8| -> Vec<[i8; 4]> {
+                    let mut byte = || (random.bits() as i8).max(least);
+                    (0..count).map(|_| [byte(), byte(), byte(), byte()]).collect()
+                };
+                let (a, b) = (bytes(depth * rows, -127), bytes(depth * COLUMNS, -128));
+                let expected = |place: usize| -> i32 {
+                    let (row, column) = (place / COLUMNS, place % COLUMNS);
+                    let words = (0..depth)
+                        .flat_map(|k| a[k * rows + row].into_iter().zip(b[k * COLUMNS + column]));
+                    words.map(|(a, b)| i32::from(a) * i32::from(b)).sum()
+                };
+                let expected: Vec<i32> = (0..rows * COLUMNS).map(expected).collect();
+                let words = |bytes: &[[i8; 4]]| -> Vec<u32> {
+                    bytes.iter().map(|word| quad(&word.map(|byte| byte as u8))).collect()
+                };
+                let (a, b) = (words(&a), words(&b));
+                in_every_tier(|tier| {
+                    let all = sums_of(tier::current()).chain([portable as Sum]);
+                    for (place, sum) in all.enumerate() {
+                        let mut sums = vec![0; rows * COLUMNS];
+                        // SAFETY: the processor has the instructions, and the sizes are these.
+                        unsafe { sum(rows, &a, &b, &mut sums) };
+                        assert!(sums == expected, "{tier:?}, {place}: {rows} rows, {depth} words");
+                    }
+                });
+            }
+        }
     }
 
     fn sizes(random: &mut Random) -> Vec<[usize; 3]> {

@@ -125,13 +125,12 @@ impl Multiplier {
         accumulate: bool,
     ) {
         match self {
-            Self::Vectors(precision @ (Precision::Int8 | Precision::Int8Blocks)) => {
-                let blocks = *precision == Precision::Int8Blocks;
-                int8::multiply(blocks, rows, factors, sums, accumulate);
-            }
-            Self::Vectors(precision) => {
-                micro::multiply(*precision, rows, factors, sums, accumulate);
-            }
+            Self::Vectors(precision) => match precision {
+                Precision::F32 => micro::multiply::<false>(rows, factors, sums, accumulate),
+                Precision::Bf16 => micro::multiply::<true>(rows, factors, sums, accumulate),
+                Precision::Int8 => int8::multiply(false, rows, factors, sums, accumulate),
+                Precision::Int8Blocks => int8::multiply(true, rows, factors, sums, accumulate),
+            },
             Self::Tiles(tiles) => tiles::multiply(tiles, rows, factors, sums, accumulate),
             #[cfg(test)]
             Self::Software(tiles) => {

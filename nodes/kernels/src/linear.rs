@@ -7,6 +7,7 @@ use crate::dense::{Dense, Numbers, fast_mixed, tensor};
 use crate::int8::RoundedRows;
 use crate::micro::Precision;
 use crate::number::Number;
+use crate::pack::Lines;
 use crate::packed::{PackedMatrix, SumScale, WeightScale};
 use crate::product::product;
 use crate::rotate::rotate_groups;
@@ -123,7 +124,10 @@ fn multiplied(
         }
         Precision::F32 | Precision::Bf16 => None,
     };
-    let lines = rounded.as_ref().map_or((numbers.slice(), inner), RoundedRows::words);
+    let lines = match rounded.as_ref().map(RoundedRows::words) {
+        Some((words, line)) => Lines::of_words(words, line),
+        None => Lines::rows(numbers.slice(), inner),
+    };
     let bias = bias.map(Dense::widened).transpose()?;
     let bias = bias.as_ref().map(Dense::read);
     let (bias, rounded) = (bias.as_deref(), rounded.as_ref());

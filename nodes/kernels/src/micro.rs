@@ -79,12 +79,12 @@ pub(crate) const COLUMNS: usize = 32;
 
 /// c = a·b, or c += a·b: `rows` rows (at most [`ROWS`]) of [`COLUMNS`] sums, `step` apart in `c`.
 ///
-/// `a` holds `depth` times `rows` words, `b` `depth` times [`COLUMNS`].
+/// `a` holds `depth` times `rows` words, `b` `depth` times [`COLUMNS`]; with `PAIRS` a word is a
+/// pair of bf16, else an f32.
 ///
 /// # Panics
 /// When a factor or the sums do not lie in their slices.
-pub(crate) fn multiply(
-    precision: Precision,
+pub(crate) fn multiply<const PAIRS: bool>(
     rows: usize,
     (a, b): (&[u32], &[u32]),
     (c, step): (&mut [f32], usize),
@@ -93,21 +93,19 @@ pub(crate) fn multiply(
     let depth = b.len() / COLUMNS;
     assert!(rows > 0 && rows <= ROWS && a.len() == depth * rows && b.len() == depth * COLUMNS);
     assert!(step >= COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);
+    let a = Left { words: a.as_ptr(), line: rows };
+    let (b, c) = (b.as_ptr(), c.as_mut_ptr());
     // SAFETY: the factors and the sums lie in their slices, as asserted above.
-    unsafe {
-        let a = Left { words: a.as_ptr(), line: 0 };
-        let (b, c) = (b.as_ptr(), c.as_mut_ptr());
-        choose::<true>(precision, rows, depth, a, b, (c, step), accumulate);
-    }
+    unsafe { choose::<PAIRS, true>(Block { rows, depth, a, b, c, step, accumulate }) }
 }
 
-/// The same of rows that are not packed: they lie `line` numbers apart, each contiguous, in the
-/// type of the precision. Neighbouring rows may overlap.
+/// The same of rows that are not packed: they lie `line` numbers apart, each contiguous.
+/// Neighbouring rows may overlap.
 ///
-/// `b` holds as many words as are read of each row, times [`COLUMNS`].
+/// `b` holds as many words as are read of each row, times [`COLUMNS`], in the type of `a`.
 ///
 /// # Panics
-/// When numbers are of another type, begin amid a word, or do not lie in their slice.
+/// When numbers begin amid a word, or do not lie in their slice.
 pub(crate) fn multiply_rows(
     rows: usize,
     (a, line): (Slice, usize),
@@ -116,24 +114,41 @@ pub(crate) fn multiply_rows(
     accumulate: bool,
 ) {
     let depth = b.len() / COLUMNS;
-    let (precision, words, length) = match a {
-        Slice::F32(numbers) => (Precision::F32, numbers.as_ptr().cast(), numbers.len()),
-        Slice::Bf16(numbers) => (Precision::Bf16, numbers.as_ptr().cast(), numbers.len()),
-        Slice::Words(_) => unreachable!("rounded numbers are packed"),
+    let (pairs, words, length) = match a {
+        Slice::F32(numbers) => (false, numbers.as_ptr().cast(), numbers.len()),
+        Slice::Bf16(numbers) => (true, numbers.as_ptr().cast(), numbers.len()),
     };
-    let each = precision.in_word();
+    let each = if pairs { 2 } else { 1 };
     assert!(rows > 0 && rows <= ROWS && b.len() == depth * COLUMNS && line.is_multiple_of(each));
     assert!((rows - 1) * line + depth * each <= length, "rows lie outside their slice");
     assert!(step >= COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);
-    let (b, c) = (b.as_ptr(), c.as_mut_ptr());
+    let a = Left { words, line: line / each };
+    let block = Block { rows, depth, a, b: b.as_ptr(), c: c.as_mut_ptr(), step, accumulate };
     // SAFETY: the factors and the sums lie in their slices, as asserted above.
     unsafe {
-        let a = Left { words, line: line / each };
-        choose::<false>(precision, rows, depth, a, b, (c, step), accumulate);
+        match pairs {
+            true => choose::<true, false>(block),
+            false => choose::<false, false>(block),
+        }
     }
 }
 
-/// Where the words of the left factor lie: packed, word `k` of row `r` is number `k·rows + r`; else
+/// A product of some rows: where its factors and its sums lie.
+///
+/// `a` holds `depth` words of each of `rows` rows, `b` `depth` times [`COLUMNS`]; `c` has `rows`
+/// rows of [`COLUMNS`] sums, `step` apart, that nobody else uses.
+#[derive(Clone, Copy)]
+struct Block {
+    rows: usize,
+    depth: usize,
+    a: Left,
+    b: *const u32,
+    c: *mut f32,
+    step: usize,
+    accumulate: bool,
+}
+
+/// Where the words of the left factor lie: packed, word `k` of row `r` is number `k·line + r`; else
 /// `r·line + k`. They need not be aligned.
 #[derive(Clone, Copy)]
 struct Left {
@@ -142,88 +157,72 @@ struct Left {
 }
 
 impl Left {
-    /// A word.
+    const fn place<const PACKED: bool>(self, row: usize, k: usize) -> usize {
+        if PACKED { k * self.line + row } else { row * self.line + k }
+    }
+}
+
+impl Block {
+    /// Word `k` of a row of the left factor.
     ///
     /// # Safety
     /// It lies inside.
     #[inline(always)]
-    unsafe fn word<const PACKED: bool>(self, rows: usize, row: usize, k: usize) -> u32 {
-        let place = if PACKED { k * rows + row } else { row * self.line + k };
+    unsafe fn word<const PACKED: bool>(self, row: usize, k: usize) -> u32 {
         // SAFETY: the caller's contract.
-        unsafe { self.words.add(place).read_unaligned() }
+        unsafe { self.a.words.add(self.a.place::<PACKED>(row, k)).read_unaligned() }
     }
 
-    /// The same factor from row `row` on.
+    /// What of the product is left from a row and a column on.
     ///
     /// # Safety
-    /// The row is one of its rows.
+    /// They are of its rows and columns. Of the result, no more columns are read and written than
+    /// are left.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline(always)]
-    unsafe fn skip<const PACKED: bool>(self, row: usize) -> Self {
-        let place = if PACKED { row } else { row * self.line };
+    unsafe fn skip<const PACKED: bool>(self, row: usize, column: usize) -> Self {
         // SAFETY: the caller's contract.
-        Self { words: unsafe { self.words.add(place) }, ..self }
+        unsafe {
+            let words = self.a.words.add(self.a.place::<PACKED>(row, 0));
+            Self {
+                rows: self.rows - row,
+                a: Left { words, ..self.a },
+                b: self.b.add(column),
+                c: self.c.add(row * self.step + column),
+                ..self
+            }
+        }
     }
 }
 
 /// Calls the function of the tier.
 ///
 /// # Safety
-/// As [`portable`].
-unsafe fn choose<const PACKED: bool>(
-    precision: Precision,
-    rows: usize,
-    depth: usize,
-    a: Left,
-    b: *const u32,
-    (c, step): (*mut f32, usize),
-    accumulate: bool,
-) {
+/// The block is as [`Block`] says.
+unsafe fn choose<const PAIRS: bool, const PACKED: bool>(block: Block) {
     // SAFETY: the caller's contract is that of the functions; a tier is current only where its
     // instructions were detected.
     unsafe {
-        match (tier::current(), precision) {
+        match (tier::current(), PAIRS) {
             #[cfg(target_arch = "x86_64")]
-            (Tier::Avx512 | Tier::Avx512Bf16 | Tier::Amx, Precision::F32) => {
-                x86::avx512_f32::<PACKED>(rows, depth, a, b, c, step, accumulate);
+            (Tier::Avx512 | Tier::Avx512Bf16 | Tier::Amx, false) => {
+                x86::avx512_f32::<PACKED>(block);
             }
             #[cfg(target_arch = "x86_64")]
-            (Tier::Avx512Bf16 | Tier::Amx, Precision::Bf16) => {
-                x86::avx512_bf16::<PACKED>(rows, depth, a, b, c, step, accumulate);
-            }
+            (Tier::Avx512Bf16 | Tier::Amx, true) => x86::avx512_bf16::<PACKED>(block),
             #[cfg(target_arch = "x86_64")]
-            (Tier::Avx512, Precision::Bf16) => {
-                x86::avx512_widened::<PACKED>(rows, depth, a, b, c, step, accumulate);
-            }
+            (Tier::Avx512, true) => x86::avx512_widened::<PACKED>(block),
             #[cfg(target_arch = "x86_64")]
-            (Tier::Avx2, Precision::F32) => {
-                x86::avx2_f32::<PACKED>(rows, depth, a, b, c, step, accumulate);
-            }
+            (Tier::Avx2, false) => x86::avx2_f32::<PACKED>(block),
             #[cfg(target_arch = "x86_64")]
-            (Tier::Avx2, Precision::Bf16) => {
-                x86::avx2_widened::<PACKED>(rows, depth, a, b, c, step, accumulate);
-            }
+            (Tier::Avx2, true) => x86::avx2_widened::<PACKED>(block),
             #[cfg(target_arch = "aarch64")]
-            (Tier::Neon | Tier::NeonBf16, Precision::F32) => {
-                neon::product::<neon::Single, PACKED>(rows, depth, a, b, c, step, accumulate);
-            }
+            (Tier::Neon | Tier::NeonBf16, false) => neon::product::<neon::Single, PACKED>(block),
             #[cfg(target_arch = "aarch64")]
-            (Tier::NeonBf16, Precision::Bf16) => {
-                neon::bf16::<PACKED>(rows, depth, a, b, c, step, accumulate);
-            }
+            (Tier::NeonBf16, true) => neon::bf16::<PACKED>(block),
             #[cfg(target_arch = "aarch64")]
-            (Tier::Neon, Precision::Bf16) => {
-                neon::product::<neon::Widened, PACKED>(rows, depth, a, b, c, step, accumulate);
-            }
-            (_, Precision::F32) => {
-                portable::<false, PACKED>(rows, depth, a, b, c, step, accumulate);
-            }
-            (_, Precision::Bf16) => {
-                portable::<true, PACKED>(rows, depth, a, b, c, step, accumulate);
-            }
-            (_, Precision::Int8 | Precision::Int8Blocks) => {
-                unreachable!("rounded numbers have a product of their own")
-            }
+            (Tier::Neon, true) => neon::product::<neon::Widened, PACKED>(block),
+            _ => portable::<PAIRS, PACKED>(block),
         }
     }
 }
@@ -246,18 +245,10 @@ const PORTABLE: [usize; 2] = [4, 8];
 /// The product in plain loops.
 ///
 /// # Safety
-/// `a` holds `depth` words of each of `rows` rows, `b` `depth·COLUMNS`; `c` has `rows` rows of
-/// `COLUMNS`, `step` apart, that nobody else uses.
-unsafe fn portable<const PAIRS: bool, const PACKED: bool>(
-    rows: usize,
-    depth: usize,
-    a: Left,
-    b: *const u32,
-    c: *mut f32,
-    step: usize,
-    accumulate: bool,
-) {
+/// The block is as [`Block`] says.
+unsafe fn portable<const PAIRS: bool, const PACKED: bool>(block: Block) {
     const FMA: bool = cfg!(target_arch = "aarch64");
+    let Block { rows, depth, b, c, step, accumulate, .. } = block;
     let [most, wide] = PORTABLE;
     for column in (0..COLUMNS).step_by(wide) {
         for row in (0..rows).step_by(most) {
@@ -268,7 +259,7 @@ unsafe fn portable<const PAIRS: bool, const PACKED: bool>(
                 let b = unsafe { &*b.add(k * COLUMNS + column).cast::<[u32; PORTABLE[1]]>() };
                 for (r, sums) in sums.iter_mut().enumerate().take(count) {
                     // SAFETY: word `k` of row `row + r`, one of `rows`, lies in `a`.
-                    let a = unsafe { a.word::<PACKED>(rows, row + r, k) };
+                    let a = unsafe { block.word::<PACKED>(row + r, k) };
                     for (sum, b) in sums.iter_mut().zip(b) {
                         *sum = if PAIRS {
                             let upper = crate::math::madd::<FMA>(second(a), second(*b), *sum);
@@ -295,7 +286,7 @@ unsafe fn portable<const PAIRS: bool, const PACKED: bool>(
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{COLUMNS, Left};
+    use super::{Block, COLUMNS};
 
     /// Calls a function that is made for a number of rows.
     macro_rules! for_rows {
@@ -319,24 +310,10 @@ mod x86 {
             /// # Safety
             /// As [`super::portable`], on a processor with these instructions.
             #[target_feature(enable = $features)]
-            pub(super) unsafe fn $name<const PACKED: bool>(
-                rows: usize,
-                depth: usize,
-                a: Left,
-                b: *const u32,
-                c: *mut f32,
-                step: usize,
-                accumulate: bool,
-            ) {
+            pub(super) unsafe fn $name<const PACKED: bool>(block: Block) {
                 #[target_feature(enable = $features)]
-                unsafe fn of<const R: usize, const PACKED: bool>(
-                    depth: usize,
-                    a: Left,
-                    b: *const u32,
-                    c: *mut f32,
-                    step: usize,
-                    accumulate: bool,
-                ) {
+                unsafe fn of<const R: usize, const PACKED: bool>(block: Block) {
+                    let Block { depth, b, c, step, accumulate, .. } = block;
                     let mut sums = [[_mm512_setzero_ps(); 2]; R];
                     for k in 0..depth {
                         // SAFETY: `b` holds 32 words for each `k`.
@@ -346,7 +323,7 @@ mod x86 {
                         };
                         for (row, sums) in sums.iter_mut().enumerate() {
                             // SAFETY: `a` holds `R` words for each `k`.
-                            let a = unsafe { a.word::<PACKED>(R, row, k) };
+                            let a = unsafe { block.word::<PACKED>(row, k) };
                             let a = _mm512_set1_epi32(a as i32);
                             sums[0] = $step(sums[0], a, left);
                             sums[1] = $step(sums[1], a, right);
@@ -366,7 +343,7 @@ mod x86 {
                         }
                     }
                 }
-                for_rows!(rows, of, (depth, a, b, c, step, accumulate), [1 2 3 4 5 6 7 8 9 10 11 12]);
+                for_rows!(block.rows, of, (block), [1 2 3 4 5 6 7 8 9 10 11 12]);
             }
         };
     }
@@ -380,24 +357,10 @@ mod x86 {
             /// # Safety
             /// As [`super::portable`], on a processor with these instructions.
             #[target_feature(enable = "avx2,fma")]
-            pub(super) unsafe fn $name<const PACKED: bool>(
-                rows: usize,
-                depth: usize,
-                a: Left,
-                b: *const u32,
-                c: *mut f32,
-                step: usize,
-                accumulate: bool,
-            ) {
+            pub(super) unsafe fn $name<const PACKED: bool>(block: Block) {
                 #[target_feature(enable = "avx2,fma")]
-                unsafe fn of<const R: usize, const PACKED: bool>(
-                    depth: usize,
-                    (a, rows): (Left, usize),
-                    b: *const u32,
-                    c: *mut f32,
-                    step: usize,
-                    accumulate: bool,
-                ) {
+                unsafe fn of<const R: usize, const PACKED: bool>(block: Block) {
+                    let Block { depth, b, c, step, accumulate, .. } = block;
                     let mut sums = [[_mm256_setzero_ps(); 2]; R];
                     for k in 0..depth {
                         // SAFETY: `b` holds 16 words of this half for each `k`.
@@ -407,8 +370,8 @@ mod x86 {
                             (left, _mm256_loadu_si256(b.add(8).cast()))
                         };
                         for (row, sums) in sums.iter_mut().enumerate() {
-                            // SAFETY: `a` holds `rows` words for each `k`, `R` of them ours.
-                            let a = unsafe { a.word::<PACKED>(rows, row, k) };
+                            // SAFETY: `a` holds a word of each of `R` rows for each `k`.
+                            let a = unsafe { block.word::<PACKED>(row, k) };
                             let a = _mm256_set1_epi32(a as i32);
                             sums[0] = $step(sums[0], a, left);
                             sums[1] = $step(sums[1], a, right);
@@ -429,15 +392,10 @@ mod x86 {
                     }
                 }
                 for half in [0, COLUMNS / 2] {
-                    for row in (0..rows).step_by(6) {
-                        // SAFETY: half a row of words, and row `row` of the others, lie inside.
-                        let a = unsafe { a.skip::<PACKED>(row) };
-                        // SAFETY: as above.
-                        let (b, c) = unsafe { (b.add(half), c.add(row * step + half)) };
-                        let count = (rows - row).min(6);
-                        for_rows!(
-                            count, of, (depth, (a, rows), b, c, step, accumulate), [1 2 3 4 5 6]
-                        );
+                    for row in (0..block.rows).step_by(6) {
+                        // SAFETY: half the columns are computed, of at most six rows.
+                        let block = unsafe { block.skip::<PACKED>(row, half) };
+                        for_rows!(block.rows.min(6), of, (block), [1 2 3 4 5 6]);
                     }
                 }
             }

@@ -10,8 +10,6 @@ use crate::tier::by_tier;
 pub(crate) enum Slice<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
-    /// Words that are multiplied as they are.
-    Words(&'a [u32]),
 }
 
 impl<'a> Slice<'a> {
@@ -20,7 +18,6 @@ impl<'a> Slice<'a> {
         match self {
             Self::F32(numbers) => Self::F32(&numbers[first..]),
             Self::Bf16(numbers) => Self::Bf16(&numbers[first..]),
-            Self::Words(words) => Self::Words(&words[first..]),
         }
     }
 
@@ -29,14 +26,12 @@ impl<'a> Slice<'a> {
         let count = match self {
             Self::F32(numbers) => numbers.len(),
             Self::Bf16(numbers) => numbers.len(),
-            Self::Words(words) => words.len(),
         };
         (0..count / length).map(move |index| {
             let piece = index * length..(index + 1) * length;
             match self {
                 Self::F32(numbers) => Self::F32(&numbers[piece]),
                 Self::Bf16(numbers) => Self::Bf16(&numbers[piece]),
-                Self::Words(words) => Self::Words(&words[piece]),
             }
         })
     }

@@ -14,10 +14,19 @@ use crate::micro::{COLUMNS, Precision};
 use crate::number::{Number, Slice};
 use crate::tiles;
 
-/// Lines of numbers in memory: number `k` of line `l` is number `first + l·line + k·along`.
+/// What lines are packed of.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// Numbers, of which words are made.
+    Numbers(Slice<'a>),
+    /// Words as they are multiplied.
+    Words(&'a [u32]),
+}
+
+/// Lines in memory: number (or word) `k` of line `l` is number `first + l·line + k·along`.
 #[derive(Clone, Copy)]
 pub(crate) struct Lines<'a> {
-    pub(crate) numbers: Slice<'a>,
+    pub(crate) source: Source<'a>,
     pub(crate) first: usize,
     pub(crate) line: usize,
     pub(crate) along: usize,
@@ -26,7 +35,12 @@ pub(crate) struct Lines<'a> {
 impl<'a> Lines<'a> {
     /// Rows `step` apart, each contiguous.
     pub(crate) fn rows(numbers: Slice<'a>, step: usize) -> Self {
-        Self { numbers, first: 0, line: step, along: 1 }
+        Self { source: Source::Numbers(numbers), first: 0, line: step, along: 1 }
+    }
+
+    /// The same of words.
+    pub(crate) fn of_words(words: &'a [u32], step: usize) -> Self {
+        Self { source: Source::Words(words), first: 0, line: step, along: 1 }
     }
 
     /// Lines from number `line` on.
@@ -78,10 +92,16 @@ impl<'a> Lines<'a> {
         if count < lines {
             out.fill(0);
         }
-        match self.numbers {
-            Slice::F32(numbers) => pack(numbers, self, precision, count, depth, form, out),
-            Slice::Bf16(numbers) => pack(numbers, self, precision, count, depth, form, out),
-            Slice::Words(words) => pack_words(words, self, count, form, out),
+        match self.source {
+            Source::Numbers(Slice::F32(numbers)) => {
+                pack(numbers, self, precision, count, depth, form, out);
+            }
+            Source::Numbers(Slice::Bf16(numbers)) => {
+                pack(numbers, self, precision, count, depth, form, out);
+            }
+            Source::Words(words) => {
+                pack_words(words, self, count, precision.words(depth.len()), form, out);
+            }
         }
     }
 }
@@ -114,13 +134,22 @@ impl Interleave {
 /// Words of a line that are made at a time.
 const CHUNK: usize = 32;
 
-/// Packs whole lines of words.
-fn pack_words(words: &[u32], lines: Lines, count: usize, form: Interleave, out: &mut [u32]) {
-    let depth = out.len() / form.lines;
+/// Packs whole lines of `depth` words.
+fn pack_words(
+    words: &[u32],
+    lines: Lines,
+    count: usize,
+    depth: usize,
+    form: Interleave,
+    out: &mut [u32],
+) {
     for line in 0..count {
         let words = &words[lines.first + line * lines.line..][..depth];
-        let places = out[line..].iter_mut().step_by(form.lines);
-        places.zip(words).for_each(|(place, word)| *place = *word);
+        for (words, out) in words.chunks(CHUNK).zip(out.chunks_mut(CHUNK * form.lines)) {
+            let mut chunk = [0; CHUNK];
+            chunk[..words.len()].copy_from_slice(words);
+            form.put(&chunk, line, out);
+        }
     }
 }
 

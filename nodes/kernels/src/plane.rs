@@ -18,7 +18,6 @@ macro_rules! by_type {
         match $dense.numbers().slice() {
             Slice::F32($data) => $body,
             Slice::Bf16($data) => $body,
-            Slice::Words(_) => unreachable!("no tensor holds words"),
         }
     };
 }
@@ -88,7 +87,6 @@ pub(crate) fn map_lines(
                 bf16::narrow(wide, y);
             });
         }),
-        Slice::Words(_) => unreachable!("no tensor holds words"),
     }
 }
 

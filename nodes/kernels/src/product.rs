@@ -89,15 +89,14 @@ pub(crate) fn rows_in_place(
 
 /// x·Wᵀ: `finish(row, columns, sums, out)` writes some columns of a row from their sums.
 ///
-/// `x` is `[rows, inner]`, its rows `line` apart, each contiguous; the result is `[rows, out]`.
+/// `x` is `[rows, inner]`; the result is `[rows, out]`.
 pub(crate) fn product<T: Number>(
-    (x, line): (Slice, usize),
+    x: Lines,
     rows: usize,
     weight: &PackedMatrix,
     finish: impl Fn(usize, Range<usize>, &mut [f32], &mut [T]) + Sync + Send,
 ) -> Result<Vec<T>> {
     let [out, inner] = weight.dims();
-    let lines = Lines::rows(x, line);
     let kernel = Kernel::of(weight.precision(), rows);
     let of_block = kernel.layout().rows;
     let [most, wide] = tile(kernel, [rows, out, inner]);
@@ -105,7 +104,7 @@ pub(crate) fn product<T: Number>(
     let mut result = Unfilled::new(1, [rows, out]);
     for start in (0..rows).step_by(PACKED_ROWS) {
         let slab = start..(start + PACKED_ROWS).min(rows);
-        let packed = PackedRows::new(lines.skip(start), kernel, slab.len(), inner)?;
+        let packed = PackedRows::new(x.skip(start), kernel, slab.len(), inner)?;
         let packed = packed.view();
         result.fill(&even_cuts(slab, most, of_block), &columns, |_, mut tile: TileMut<T>| {
             let (rows, columns) = (tile.rows.clone(), tile.columns.clone());

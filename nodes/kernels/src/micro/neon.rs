@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{COLUMNS, Left};
+use super::{Block, COLUMNS};
 
 /// Rows whose sums are held at a time.
 const ROWS: usize = 6;
@@ -72,17 +72,9 @@ impl Step for Pair {
 /// # Safety
 /// As [`super::portable`], on a processor with FEAT_BF16.
 #[target_feature(enable = "neon,bf16")]
-pub(super) unsafe fn bf16<const PACKED: bool>(
-    rows: usize,
-    depth: usize,
-    a: Left,
-    b: *const u32,
-    c: *mut f32,
-    step: usize,
-    accumulate: bool,
-) {
+pub(super) unsafe fn bf16<const PACKED: bool>(block: Block) {
     // SAFETY: the caller's contract.
-    unsafe { product::<Pair, PACKED>(rows, depth, a, b, c, step, accumulate) }
+    unsafe { product::<Pair, PACKED>(block) }
 }
 
 /// The product, half the columns and [`ROWS`] rows at a time.
@@ -90,48 +82,32 @@ pub(super) unsafe fn bf16<const PACKED: bool>(
 /// # Safety
 /// As [`super::portable`], on a processor with the instructions of the step.
 #[inline(always)]
-pub(super) unsafe fn product<S: Step, const PACKED: bool>(
-    rows: usize,
-    depth: usize,
-    a: Left,
-    b: *const u32,
-    c: *mut f32,
-    step: usize,
-    accumulate: bool,
-) {
+pub(super) unsafe fn product<S: Step, const PACKED: bool>(block: Block) {
     for half in [0, COLUMNS / 2] {
-        for row in (0..rows).step_by(ROWS) {
-            // SAFETY: half a row of words, and row `row` of the others, lie inside; a block is of
-            // so many rows as are left.
+        for row in (0..block.rows).step_by(ROWS) {
+            // SAFETY: half the columns are computed, of as many rows as are left.
             unsafe {
-                let a = (a.skip::<PACKED>(row), rows);
-                let (b, c) = (b.add(half), c.add(row * step + half));
-                match rows - row {
-                    1 => block::<S, 1, PACKED>(depth, a, b, c, step, accumulate),
-                    2 => block::<S, 2, PACKED>(depth, a, b, c, step, accumulate),
-                    3 => block::<S, 3, PACKED>(depth, a, b, c, step, accumulate),
-                    4 => block::<S, 4, PACKED>(depth, a, b, c, step, accumulate),
-                    5 => block::<S, 5, PACKED>(depth, a, b, c, step, accumulate),
-                    _ => block::<S, ROWS, PACKED>(depth, a, b, c, step, accumulate),
+                let block = block.skip::<PACKED>(row, half);
+                match block.rows {
+                    1 => of_rows::<S, 1, PACKED>(block),
+                    2 => of_rows::<S, 2, PACKED>(block),
+                    3 => of_rows::<S, 3, PACKED>(block),
+                    4 => of_rows::<S, 4, PACKED>(block),
+                    5 => of_rows::<S, 5, PACKED>(block),
+                    _ => of_rows::<S, ROWS, PACKED>(block),
                 }
             }
         }
     }
 }
 
-/// `R` rows of half the columns; `rows` are those of the left factor.
+/// `R` rows of half the columns.
 ///
 /// # Safety
 /// As [`product`].
 #[inline(always)]
-unsafe fn block<S: Step, const R: usize, const PACKED: bool>(
-    depth: usize,
-    (a, rows): (Left, usize),
-    b: *const u32,
-    c: *mut f32,
-    step: usize,
-    accumulate: bool,
-) {
+unsafe fn of_rows<S: Step, const R: usize, const PACKED: bool>(block: Block) {
+    let Block { depth, b, c, step, accumulate, .. } = block;
     // SAFETY: every processor of this architecture has NEON.
     let zero = unsafe { vdupq_n_f32(0.0) };
     let mut sums = [[zero; REGISTERS]; R];
@@ -140,8 +116,8 @@ unsafe fn block<S: Step, const R: usize, const PACKED: bool>(
         let right: [_; REGISTERS] =
             std::array::from_fn(|i| unsafe { vld1q_u32(b.add(k * COLUMNS + i * LANES)) });
         for (row, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: `a` holds `rows` words for each `k`, `R` of them ours.
-            let a = unsafe { vdupq_n_u32(a.word::<PACKED>(rows, row, k)) };
+            // SAFETY: `a` holds a word of each of `R` rows for each `k`.
+            let a = unsafe { vdupq_n_u32(block.word::<PACKED>(row, k)) };
             for (sums, right) in sums.iter_mut().zip(right) {
                 // SAFETY: the caller's contract.
                 *sums = unsafe { S::step(*sums, a, right) };
