@@ -5,7 +5,8 @@ public library itself.
     python make.py
 
 Writes `types.gguf` and `values.safetensors`. Blocks of the types that the library does not quantise
-to are random bytes with finite scales: every bit of a block counts.
+to are random bytes with finite scales: every bit of a block counts. Of the matrix of Q8_0 there is
+the product by activations that are rounded to eight bits, too (W8A8).
 """
 
 import numpy
@@ -57,6 +58,23 @@ flat = random.normal(0, 0.3, (2, 32)).astype(numpy.float32)
 add("flat.weight", quants.quantize(flat, Type.Q8_0), Type.Q8_0)
 writer.add_array("comfy.gguf.orig_shape.flat.weight", [2, 8, 1, 2, 2])
 values["flat.weight"] = values["flat.weight"].reshape(2, 8, 1, 2, 2)
+
+# Activations: a row of zeros, one of blocks that differ in size, none of whose numbers lies in the
+# middle between two that it may be rounded to.
+x = random.normal(0, 1, (4, SHAPE[1])).astype(numpy.float32)
+x[1] = 0
+x[2] *= numpy.repeat(10.0 ** numpy.arange(-8, 8), 32)
+largest = numpy.abs(x.reshape(4, -1, 32)).max(2, keepdims=True)
+steps = x.reshape(4, -1, 32) * (127 / numpy.maximum(largest, numpy.float32(1e-30)))
+assert numpy.abs(numpy.abs(steps) % 1 - 0.5).min() > 1e-5
+# Sums of whole numbers of each block, times the scales of both blocks: [row, block] by [row, block].
+weight = quants.quantize(numbers, Type.Q8_0).reshape(SHAPE[0], -1, 34)
+of_weight = weight[..., :2].copy().view(numpy.float16)[..., 0].astype(numpy.float64)
+sums = numpy.einsum("rbi,cbi->rcb", numpy.rint(steps).astype(numpy.int32), weight[..., 2:].view(numpy.int8).astype(numpy.int32))
+product = numpy.einsum("rcb,rb,cb->rc", sums.astype(numpy.float64), largest[..., 0] / 127.0, of_weight)
+exact = x.astype(numpy.float64) @ values["q8_0.weight"].T.astype(numpy.float64)
+print("off by", numpy.linalg.norm(product - exact, axis=1) / numpy.maximum(numpy.linalg.norm(exact, axis=1), 1e-30))
+values["q8_0.x"], values["q8_0.w8a8"] = x, product.astype(numpy.float32)
 
 writer.write_header_to_file()
 writer.write_kv_data_to_file()
