@@ -1,5 +1,6 @@
-//! Matrices of whole numbers of eight bits, rotated or not, are the numbers of ComfyUI's library, and
-//! so are their products by activations that are rounded as well; those of Q8_0 follow its blocks.
+//! Matrices of whole numbers of eight bits, rotated or not, are the numbers of ComfyUI's library,
+//! and so are their products by activations that are rounded as well; those of Q8_0 follow its
+//! blocks.
 
 mod common;
 
