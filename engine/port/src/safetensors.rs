@@ -4,7 +4,8 @@
 //! Types that are known to nobody here stand in nobody's way: what a tensor's bytes mean matters to
 //! who reads that tensor.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
@@ -19,7 +20,7 @@ pub struct SafetensorsEntry {
     /// Its name.
     pub name: String,
     /// What the file calls the type of its elements, such as `BF16`.
-    pub dtype: String,
+    pub dtype: Cow<'static, str>,
     /// Its shape.
     pub shape: Vec<usize>,
     /// Its first byte in the file.
@@ -95,11 +96,11 @@ impl SafetensorsHeader {
     /// When it is none, or the file does not hold just what it says.
     pub fn parse(header: &[u8], file: u64) -> Result<Self, SafetensorsError> {
         let broken = |what: String| Err(SafetensorsError::Broken(what));
-        let written = match serde_json::from_slice::<Written>(header) {
+        let written = match serde_json::from_slice::<Written<'_>>(header) {
             Ok(written) => written,
             Err(error) => return broken(format!("its header cannot be read ({error})")),
         };
-        if let Some(name) = written.repeated {
+        if let Some(name) = written.repeated() {
             return broken(format!("its header names `{name}` twice"));
         }
         let data_start = header.len() as u64 + 8;
@@ -133,7 +134,10 @@ impl SafetensorsHeader {
         }
         let tensors = tensors.into_iter().map(|(name, entry)| SafetensorsEntry {
             name,
-            dtype: entry.dtype,
+            dtype: match known(&entry.dtype) {
+                Some((dtype, _)) => Cow::Borrowed(dtype),
+                None => Cow::Owned(entry.dtype.into_owned()),
+            },
             shape: entry.shape,
             offset: data_start + entry.data_offsets.0,
             length: entry.data_offsets.1 - entry.data_offsets.0,
@@ -141,14 +145,14 @@ impl SafetensorsHeader {
         Ok(SafetensorsHeader {
             data_start,
             tensors: tensors.collect(),
-            metadata: written.metadata.unwrap_or_default(),
+            metadata: written.metadata.into_iter().flatten().flatten().collect(),
         })
     }
 }
 
 /// Whether a tensor has the bytes that its type and shape take, as far as its type is known.
-fn fits(entry: &Entry) -> bool {
-    let Some(bits) = bits(&entry.dtype) else { return true };
+fn fits(entry: &Entry<'_>) -> bool {
+    let Some((_, bits)) = known(&entry.dtype) else { return true };
     let sizes = entry.shape.iter().map(|size| *size as u64);
     let elements = match entry.shape.contains(&0) {
         true => Some(0),
@@ -158,55 +162,82 @@ fn fits(entry: &Entry) -> bool {
     elements.and_then(|elements| elements.checked_mul(bits)) == (end - begin).checked_mul(8)
 }
 
-/// The bits of an element of the types that the format's own library knows (safetensors 0.8).
-fn bits(dtype: &str) -> Option<u64> {
-    Some(match dtype {
-        "F4" => 4,
-        "F6_E2M3" | "F6_E3M2" => 6,
-        "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" | "F8_E4M3FNUZ"
-        | "F8_E5M2FNUZ" => 8,
-        "I16" | "U16" | "F16" | "BF16" => 16,
-        "I32" | "U32" | "F32" => 32,
-        "C64" | "F64" | "I64" | "U64" => 64,
-        _ => return None,
-    })
+/// The types that the format's own library knows (safetensors 0.8), with the bits of an element.
+const TYPES: [(&str, u64); 22] = [
+    ("F16", 16),
+    ("BF16", 16),
+    ("F32", 32),
+    ("F8_E4M3", 8),
+    ("F8_E5M2", 8),
+    ("F8_E8M0", 8),
+    ("F8_E4M3FNUZ", 8),
+    ("F8_E5M2FNUZ", 8),
+    ("F6_E2M3", 6),
+    ("F6_E3M2", 6),
+    ("F4", 4),
+    ("BOOL", 8),
+    ("U8", 8),
+    ("I8", 8),
+    ("U16", 16),
+    ("I16", 16),
+    ("U32", 32),
+    ("I32", 32),
+    ("U64", 64),
+    ("I64", 64),
+    ("F64", 64),
+    ("C64", 64),
+];
+
+/// What is known of a type.
+fn known(dtype: &str) -> Option<(&'static str, u64)> {
+    TYPES.into_iter().find(|(name, _)| *name == dtype)
 }
 
 /// A tensor as it is written.
 #[derive(Deserialize)]
-struct Entry {
-    dtype: String,
+struct Entry<'a> {
+    #[serde(borrow)]
+    dtype: Cow<'a, str>,
     shape: Vec<usize>,
     data_offsets: (u64, u64),
 }
 
 /// All entries as they are written.
 #[derive(Default)]
-struct Written {
-    tensors: Vec<(String, Entry)>,
-    metadata: Option<HashMap<String, String>>,
-    /// A name that stands twice, of which readers would take one or the other.
-    repeated: Option<String>,
+struct Written<'a> {
+    tensors: Vec<(String, Entry<'a>)>,
+    /// As often as it stands there.
+    metadata: Vec<Option<HashMap<String, String>>>,
 }
 
-impl<'de> Deserialize<'de> for Written {
+/// What no tensor is called.
+const METADATA: &str = "__metadata__";
+
+impl Written<'_> {
+    /// A name that stands twice, of which readers would take one or the other.
+    fn repeated(&self) -> Option<&str> {
+        let mut names: Vec<&str> = self.tensors.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        let twice = names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        twice.or((self.metadata.len() > 1).then_some(METADATA))
+    }
+}
+
+impl<'de> Deserialize<'de> for Written<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Entries;
         impl<'de> Visitor<'de> for Entries {
-            type Value = Written;
+            type Value = Written<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of tensors")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
-                let (mut written, mut seen) = (Written::default(), HashSet::new());
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut written = Written::default();
                 while let Some(name) = map.next_key::<String>()? {
-                    if !seen.insert(name.clone()) {
-                        written.repeated.get_or_insert_with(|| name.clone());
-                    }
                     match name.as_str() {
-                        "__metadata__" => written.metadata = map.next_value()?,
+                        METADATA => written.metadata.push(map.next_value()?),
                         _ => written.tensors.push((name, map.next_value()?)),
                     }
                 }
@@ -247,7 +278,7 @@ mod tests {
         let names: Vec<&str> = header.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "c", "d", "e"]);
         let b = &header.tensors[1];
-        assert_eq!((b.dtype.as_str(), b.length, b.offset), ("F4", 8, header.data_start + 4));
+        assert_eq!((&*b.dtype, b.length, b.offset), ("F4", 8, header.data_start + 4));
         assert_eq!(header.metadata["format"], "pt");
         assert_eq!(parse(&[entry("none", "F32", "[4, 0]", 0, 0)], 0).unwrap().tensors.len(), 1);
         assert_eq!(parse(&[], 0).unwrap().tensors, []);
@@ -271,6 +302,7 @@ mod tests {
             (vec![entry("a", "U8", "[0.5]", 0, 4)], 4, "cannot be read"),
             (vec![r#""a": {"dtype": "U8"}"#.to_owned()], 0, "missing field"),
             (vec![r#""__metadata__": {"a": 1}"#.to_owned()], 0, "cannot be read"),
+            (vec![r#""__metadata__": {}"#.to_owned(); 2], 0, "names `__metadata__` twice"),
         ] {
             let said = parse(&entries, data).unwrap_err().to_string();
             assert!(said.contains(expected), "{entries:?}: {said}");

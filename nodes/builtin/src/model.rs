@@ -282,7 +282,6 @@ fn handle<S: ?Sized>(
     }
     let identity = model.checkpoint.identity(part).map_err(unreadable)?;
     let stored = files.main_dtype().unwrap_or(DType::F32);
-    let asked = model.asked(part);
     let (model, spec) = (Arc::clone(model), Arc::clone(spec));
     Ok(Handle {
         dtype: compute_type(compute, stored, device, part),
@@ -290,7 +289,7 @@ fn handle<S: ?Sized>(
         model,
         spec,
         files,
-        asked,
+        part,
         identity,
         low_noise: None,
         others: Vec::new(),
@@ -306,13 +305,13 @@ fn handle<S: ?Sized>(
 /// keep them in f32 as well.
 fn compute_type(compute: &str, stored: DType, device: &Device, part: &str) -> DType {
     let on_card = device.is_metal() || device.is_cuda();
-    let is_faster = on_card || kino_kernels::has_bf16_products();
+    let is_faster = || on_card || kino_kernels::has_bf16_products();
     let exact = matches!(stored, DType::BF16 | DType::F8E4M3);
     match compute {
         "auto" | "int8" if part == "vae" && !on_card => DType::F32,
-        "bf16" if part == "vae" && !is_faster => DType::F32,
+        "bf16" if part == "vae" && !is_faster() => DType::F32,
         "bf16" => DType::BF16,
-        "auto" | "int8" if exact && is_faster => DType::BF16,
+        "auto" | "int8" if exact && is_faster() => DType::BF16,
         _ => DType::F32,
     }
 }

@@ -4,17 +4,43 @@ mod common;
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::{Model, Rig, close, distance, int, named, reference, several, text};
+use kino_models::checkpoint::{Checkpoint, DataFile, ModelFolder, PartFiles};
+use kino_models::families::Families;
+use kino_models::upscale::read_upscaler;
+use kino_models::weight::Weights;
 use kino_node::{
     Cancel, Error, Guider, GuiderHandle, GuiderState, Latent, Ledger, Patches, SamplingStep,
     Services, Value,
 };
-use kino_nodes::{Models, TextHandle};
+use kino_nodes::{Models, OpenModel, TextHandle};
 use kino_world::{Folders, read_image};
 
 fn real(value: f64) -> Value {
     Value::Real(value)
+}
+
+/// Planning holds the weights of files against their networks, and takes those in the binary to fit:
+/// here they are such files.
+#[test]
+fn the_weights_in_the_binary_are_all_that_their_networks_ask_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, bytes, _) in kino_nodes::EMBEDDED_FILES {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let checkpoint = Checkpoint::open(&ModelFolder::directory(folder.path()).unwrap()).unwrap();
+    let parts = Families::default().read(&checkpoint).unwrap();
+    let model = OpenModel::new(checkpoint, parts);
+    assert_eq!((model.faults, model.vae_faults), (Vec::new(), [None, None]));
+    let upscaler = folder.path().join("video-x4.safetensors");
+    std::fs::write(&upscaler, kino_shapes::VIDEO_X4).unwrap();
+    let files = PartFiles::of_file(DataFile::open(&upscaler, "video-x4").unwrap()).unwrap();
+    let spec = read_upscaler(&files).unwrap();
+    let weights = Weights::new(Arc::new(files), DType::F32, &Device::Cpu).unwrap();
+    spec.load(&weights.probing(&Arc::default())).map(drop).unwrap();
 }
 
 /// Noise, text and patches of the embedded model, small.

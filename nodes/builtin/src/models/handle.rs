@@ -32,22 +32,20 @@ pub struct OpenModel {
 
 impl OpenModel {
     /// Looks for what the weights of all parts lack, and for what is left over of their single
-    /// files.
+    /// files. Weights in the binary are as its tests found them: whole.
     pub fn new(checkpoint: Checkpoint, parts: Model) -> Self {
+        let is_of_others =
+            |part: &str| checkpoint.part(part).is_ok_and(|files| !files.is_in_binary());
         let mut found = Found::default();
-        let low_noise = parts.low_noise.as_ref().map(|low| &low.denoiser);
-        for Component { part, spec } in parts.denoiser.iter().chain(low_noise) {
-            found.probe(&checkpoint, part, |weights| spec.load(weights).map(drop));
-        }
-        for Component { part, spec } in parts.text_encoder.iter().chain(&parts.other_text_encoders)
-        {
-            found.probe(&checkpoint, part, |weights| spec.probe(weights));
-        }
-        if let Some(Component { part, spec }) = &parts.image_encoder {
-            found.probe(&checkpoint, part, |weights| spec.load(weights).map(drop));
+        for (part, make) in networks(&parts) {
+            if is_of_others(part) {
+                found.probe(&checkpoint, part, make);
+            }
         }
         let mut vae_faults = [None, None];
-        if let Some(Component { part, spec }) = &parts.vae {
+        if let Some(Component { part, spec }) =
+            parts.vae.as_ref().filter(|vae| is_of_others(vae.part))
+        {
             let mut networks = [Found::default(), Found::default()];
             let [encoder, decoder] = &mut networks;
             encoder.probe(&checkpoint, part, |weights| spec.load_encoder(weights).map(drop));
@@ -58,16 +56,41 @@ impl OpenModel {
         OpenModel { checkpoint, parts, faults, vae_faults, left_over, asked }
     }
 
-    /// What the network of a part asked for.
+    /// What the network of a part asks for.
     pub(crate) fn asked(&self, part: &str) -> Arc<Probe> {
-        let asked = self.asked.iter().find(|(own, _)| *own == part);
-        asked.map_or_else(Arc::default, |(_, probe)| Arc::clone(probe))
+        if let Some((_, probe)) = self.asked.iter().find(|(own, _)| *own == part) {
+            return Arc::clone(probe);
+        }
+        let mut found = Found::default();
+        for (part, make) in networks(&self.parts).filter(|(own, _)| *own == part) {
+            found.probe(&self.checkpoint, part, make);
+        }
+        found.asked.pop().map_or_else(Arc::default, |(_, probe)| probe)
     }
 
     /// A hash that changes when the model does.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.checkpoint.fingerprint()
     }
+}
+
+/// Makes a network of weights.
+type Make<'a> = Box<dyn Fn(&Weights) -> kino_models::Result<()> + 'a>;
+
+/// What makes the network of each part that has one, by the part: an autoencoder has two.
+fn networks(parts: &Model) -> impl Iterator<Item = (&'static str, Make<'_>)> {
+    let low_noise = parts.low_noise.as_ref().map(|low| &low.denoiser);
+    let denoisers = parts.denoiser.iter().chain(low_noise).map(|Component { part, spec }| {
+        (*part, Box::new(|weights: &Weights| spec.load(weights).map(drop)) as Make<'_>)
+    });
+    let texts = parts.text_encoder.iter().chain(&parts.other_text_encoders);
+    let texts = texts.map(|Component { part, spec }| {
+        (*part, Box::new(|weights: &Weights| spec.probe(weights)) as Make<'_>)
+    });
+    let images = parts.image_encoder.iter().map(|Component { part, spec }| {
+        (*part, Box::new(|weights: &Weights| spec.load(weights).map(drop)) as Make<'_>)
+    });
+    denoisers.chain(texts).chain(images)
 }
 
 /// What was found by names, shapes and types of weights: see [`OpenModel`].
@@ -133,8 +156,8 @@ pub struct Handle<S: ?Sized> {
     pub int8: bool,
     /// Its weight files.
     pub files: Arc<PartFiles>,
-    /// What its network asks of them.
-    pub(crate) asked: Arc<Probe>,
+    /// Which part of the model it is.
+    pub(crate) part: &'static str,
     /// A hash of its config and weights: equal where the part is, in whatever model it lies.
     pub identity: [u8; 32],
     /// The expert that takes over at low noise levels, where the part has two.
@@ -210,8 +233,12 @@ impl<S: ?Sized> Handle<S> {
     /// of them, or where they do not fit, with blocks that are streamed. Then a part of the budget
     /// is left to values that are on their way.
     pub(crate) fn fit(&self, budget: u64, beside: u64) -> WeightFit {
-        let (sizes, room) =
-            (self.asked.block_sizes(&self.files, self.dtype), budget.saturating_sub(beside));
+        let room = budget.saturating_sub(beside);
+        let whole = self.files.weight_bytes(self.dtype, &[""]);
+        if whole <= room {
+            return WeightFit::whole(whole);
+        }
+        let sizes = self.model.asked(self.part).block_sizes(&self.files, self.dtype);
         let fit = sizes.fit(room);
         match fit.residency {
             None => fit,
@@ -332,7 +359,7 @@ impl DitHandle {
             dtype: self.dtype,
             int8: self.int8,
             files: Arc::clone(&self.files),
-            asked: Arc::clone(&self.asked),
+            part: self.part,
             identity: self.identity,
             low_noise,
             others: self.others.clone(),

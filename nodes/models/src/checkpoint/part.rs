@@ -95,7 +95,8 @@ impl PartFiles {
         let read =
             |file: DataFile| Ok(WeightFile { header: format::read(&file)?, file: Arc::new(file) });
         let files = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
-        let mut place = HashMap::new();
+        let count = files.iter().map(|file| file.header.tensors.len()).sum();
+        let mut place = HashMap::with_capacity(count);
         for (index, file) in files.iter().enumerate() {
             for (number, tensor) in file.header.tensors.iter().enumerate() {
                 place.entry(tensor.name.clone()).or_insert((index, number));
@@ -208,6 +209,11 @@ impl PartFiles {
         self.files.iter().all(|file| file.file.stamp().copied() == now)
     }
 
+    /// Whether all of them lie in the binary.
+    pub fn is_in_binary(&self) -> bool {
+        self.files.iter().all(|file| file.file.stamp().is_none())
+    }
+
     /// The names of all tensors, sorted.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.place.keys().map(String::as_str).collect();
@@ -249,7 +255,7 @@ impl PartFiles {
 
     /// The type in which most elements are stored that do not lie in blocks.
     pub fn main_dtype(&self) -> Option<DType> {
-        let mut elements: HashMap<&'static str, (usize, DType)> = HashMap::new();
+        let mut elements: Vec<(usize, DType)> = Vec::new();
         for tensor in self.tensors().map(|(_, tensor)| tensor) {
             let dtype = match tensor.stored {
                 Some(StoredType::Plain(dtype)) => dtype,
@@ -257,10 +263,13 @@ impl PartFiles {
                 Some(StoredType::E5m2) => DType::BF16,
                 _ => continue,
             };
-            let count = elements.entry(dtype.as_str()).or_insert((0, dtype));
-            count.0 += tensor.shape.iter().product::<usize>();
+            let count = tensor.shape.iter().product::<usize>();
+            match elements.iter_mut().find(|(_, own)| *own == dtype) {
+                Some((sum, _)) => *sum += count,
+                None => elements.push((count, dtype)),
+            }
         }
-        elements.into_values().max_by_key(|(count, dtype)| (*count, dtype.as_str())).map(|e| e.1)
+        elements.into_iter().max_by_key(|(count, dtype)| (*count, dtype.as_str())).map(|e| e.1)
     }
 
     /// Whether a matrix is stored in whole numbers of eight bits (int8, or Q8_0's blocks).

@@ -90,12 +90,19 @@ pub struct WeightFit {
     pub residency: Option<Arc<Residency>>,
     /// The bytes that they take: those that stay, and what streaming the others needs.
     pub bytes: u64,
-    /// Blocks that every pass computes with.
+    /// Blocks that every pass computes with, where not all stay; so the next two.
     pub blocks: usize,
     /// How many of them stay.
     pub resident: usize,
     /// The bytes of the others, which every pass reads.
     pub streamed: u64,
+}
+
+impl WeightFit {
+    /// All of them, which take so many bytes.
+    pub fn whole(bytes: u64) -> Self {
+        WeightFit { residency: None, bytes, blocks: 0, resident: 0, streamed: 0 }
+    }
 }
 
 impl BlockSizes {
@@ -127,10 +134,8 @@ impl BlockSizes {
         let each = self.lists.iter().filter(|list| !list.list.once);
         let blocks = each.map(|list| list.blocks.len()).sum();
         let whole = self.whole();
-        let all =
-            || WeightFit { residency: None, bytes: whole, blocks, resident: blocks, streamed: 0 };
         if whole <= room || self.streaming(0, blocks).bytes >= whole {
-            return all();
+            return WeightFit::whole(whole);
         }
         let fits = (0..=blocks).rev().map(|resident| self.streaming(resident, blocks));
         let mut fits = fits.filter(|fit| fit.bytes < whole);
