@@ -42,7 +42,7 @@ fn the_graphs_that_the_readme_runs_are_there() {
 fn built_in_graphs_check_and_plan() {
     let place = Place::new();
     let said = place.good(&["check", "text_to_video"]);
-    assert_eq!(said, "ok: 10 nodes, 18 inputs\n");
+    assert_eq!(said, "ok: 10 nodes, 19 inputs\n");
     let listed = place.json(&["init"]);
     let listed = listed[0]["graphs"].as_array().unwrap();
     let names = listed.iter().map(|graph| graph["name"].as_str().unwrap());
