@@ -282,7 +282,7 @@ impl Job<'_> {
             Kernel::Vectors(Precision::Int8 | Precision::Int8Blocks) => {
                 unreachable!("keys and values are not rounded")
             }
-            Kernel::Tiles => {
+            Kernel::Tiles(_) => {
                 let lines = Lines::rows(Slice::F32(scores), APART);
                 let [_, m, _] = self.size;
                 let numbers = words.len() * values.precision().in_word();

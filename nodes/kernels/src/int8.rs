@@ -6,13 +6,15 @@
 //!
 //! Where each row has one scale ([`Precision::Int8`]) the sums of a piece of at most 1,024 numbers
 //! stay below 2²⁴, which f32 holds exactly. Where each 32 numbers have theirs
-//! ([`Precision::Int8Blocks`]), those of both factors follow them as a ninth word, an f32.
+//! ([`Precision::Int8Blocks`]), those of both factors follow them as a ninth word, an f32. Vectors
+//! and tiles give the sums; what becomes of them is the same for both.
 
 use crate::Result;
 use crate::buffer::{filled, with_scratch};
 use crate::micro::{BLOCK, BLOCK_WORDS, COLUMNS, Precision, ROWS};
 use crate::number::{Number, Slice};
 use crate::tier::{self, Tier, by_tier};
+use crate::tiles::{self, TILE, Tiles};
 
 /// The largest number that activations are rounded to: with it, no sum of two products with bytes
 /// overflows 16 bits (AVX2).
@@ -130,7 +132,7 @@ fn quad(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte))
 }
 
-/// c = a·b, or c += a·b, of words of [`Precision::Int8`], or of whole `BLOCKS`, as
+/// c = a·b, or c += a·b, of words of [`Precision::Int8`], or of whole `blocks`, as
 /// [`crate::micro::multiply`].
 ///
 /// # Panics
@@ -145,9 +147,7 @@ pub(crate) fn multiply(
     let depth = b.len() / COLUMNS;
     assert!(rows > 0 && rows <= ROWS && a.len() == depth * rows);
     assert!(b.len() == depth * COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);
-    if !accumulate {
-        c.chunks_mut(step).take(rows).for_each(|row| row[..COLUMNS].fill(0.0));
-    }
+    begin(rows, c, step, accumulate);
     let words = if blocks { BLOCK_WORDS } else { depth };
     debug_assert!(words == 0 || depth.is_multiple_of(words));
     let sum = sums_of(tier::current()).next().unwrap_or(portable);
@@ -160,6 +160,61 @@ pub(crate) fn multiply(
         // SAFETY: the sizes are as asserted; rows are rounded to at most 127.
         unsafe { sum(rows, a, b, sums) };
         add(sums, scales, of_columns, c, step);
+    }
+}
+
+/// The same of words of [`Precision::Int8`], as [`tiles::multiply`].
+///
+/// # Panics
+/// When a factor or the sums do not lie in their slices.
+pub(crate) fn multiply_rows_in_tiles(
+    tiles: &mut impl Tiles,
+    rows: usize,
+    factors: (&[u32], &[u32]),
+    (c, step): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    begin(rows, c, step, accumulate);
+    let padded = rows.next_multiple_of(TILE);
+    let mut sums = [0i32; tiles::ROWS * COLUMNS];
+    tiles::sum_bytes(tiles, padded, factors, &mut sums[..padded * COLUMNS]);
+    add(&sums[..rows * COLUMNS], &[], &[], c, step);
+}
+
+/// The same of whole blocks of [`Precision::Int8Blocks`]: of each, `a` holds all rows, one after
+/// the other.
+///
+/// # Panics
+/// When a factor or the sums do not lie in their slices.
+pub(crate) fn multiply_blocks_in_tiles(
+    tiles: &mut impl Tiles,
+    rows: usize,
+    (a, b): (&[u32], &[u32]),
+    (c, step): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    const NUMBERS: usize = BLOCK_WORDS - 1;
+    begin(rows, c, step, accumulate);
+    let padded = rows.next_multiple_of(TILE);
+    let (a, b) = (a.chunks_exact(padded * BLOCK_WORDS), b.chunks_exact(BLOCK_WORDS * COLUMNS));
+    assert!(a.len() == b.len() && a.remainder().is_empty() && b.remainder().is_empty());
+    for (a, b) in a.zip(b) {
+        let mut sums = [0i32; tiles::ROWS * COLUMNS];
+        let sums = &mut sums[..padded * COLUMNS];
+        let (b, of_columns) = b.split_at(NUMBERS * COLUMNS);
+        tiles::sum_few_bytes(tiles, (padded, NUMBERS), (a, BLOCK_WORDS, b), sums);
+        let mut scales = [0; tiles::ROWS];
+        for (scale, row) in scales.iter_mut().zip(a.as_chunks::<BLOCK_WORDS>().0) {
+            *scale = row[NUMBERS];
+        }
+        add(&sums[..rows * COLUMNS], &scales, of_columns, c, step);
+    }
+}
+
+/// Zeros where sums are not added to what there is.
+fn begin(rows: usize, c: &mut [f32], step: usize, accumulate: bool) {
+    if !accumulate {
+        c.chunks_mut(step).take(rows).for_each(|row| row[..COLUMNS].fill(0.0));
     }
 }
 

@@ -5,15 +5,15 @@
 use crate::int8;
 use crate::micro::{self, Precision};
 use crate::tier;
-use crate::tiles::{self, AmxTiles};
+use crate::tiles::{self, AmxTiles, Tiles};
 
 /// An innermost product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernel {
     /// Sums in vector registers ([`micro`]): every tier has it, for numbers of either precision.
     Vectors(Precision),
-    /// Sums in tiles ([`tiles`]): of bf16.
-    Tiles,
+    /// Sums in tiles ([`tiles`]): of bf16 and of whole numbers.
+    Tiles(Precision),
 }
 
 /// How blocks of rows lie in memory.
@@ -56,22 +56,28 @@ impl Kernel {
     /// tasks of the product.
     pub(crate) fn of(precision: Precision, rows: usize) -> Self {
         match precision {
-            Precision::Bf16 if rows >= LEAST_ROWS && tier::has_tiles() => Self::Tiles,
+            Precision::F32 => Self::Vectors(precision),
+            _ if rows >= LEAST_ROWS && tier::has_tiles() => Self::Tiles(precision),
             _ => Self::Vectors(precision),
         }
     }
 
     pub(crate) fn precision(self) -> Precision {
         match self {
-            Self::Vectors(precision) => precision,
-            Self::Tiles => Precision::Bf16,
+            Self::Vectors(precision) | Self::Tiles(precision) => precision,
         }
     }
 
     pub(crate) const fn layout(self) -> RowLayout {
         match self {
             Self::Vectors(_) => RowLayout { rows: micro::ROWS, row_unit: 1, run: 1 },
-            Self::Tiles => RowLayout { rows: tiles::ROWS, row_unit: tiles::TILE, run: tiles::TILE },
+            Self::Tiles(precision) => {
+                let run = match precision {
+                    Precision::Int8Blocks => micro::BLOCK_WORDS,
+                    _ => tiles::TILE,
+                };
+                RowLayout { rows: tiles::ROWS, row_unit: tiles::TILE, run }
+            }
         }
     }
 
@@ -80,7 +86,8 @@ impl Kernel {
         match self {
             Self::Vectors(Precision::F32 | Precision::Bf16) => 1 << 20,
             Self::Vectors(Precision::Int8 | Precision::Int8Blocks) => 1 << 22,
-            Self::Tiles => 1 << 23,
+            Self::Tiles(Precision::Int8) => 1 << 24,
+            Self::Tiles(_) => 1 << 23,
         }
     }
 
@@ -88,13 +95,21 @@ impl Kernel {
     pub(crate) fn start(self) -> Multiplier {
         match self {
             Self::Vectors(precision) => Multiplier::Vectors(precision),
-            Self::Tiles => match AmxTiles::configure() {
-                Some(tiles) => Multiplier::Tiles(tiles),
-                #[cfg(test)]
-                None => Multiplier::Software(Box::default()),
-                #[cfg(not(test))]
-                None => unreachable!("tiles are taken where they are granted"),
-            },
+            Self::Tiles(precision) => {
+                let depth = match precision {
+                    Precision::Int8Blocks => micro::BLOCK / precision.in_word(),
+                    _ => tiles::TILE,
+                };
+                match AmxTiles::configure(depth) {
+                    Some(tiles) => Multiplier::Tiles(tiles, precision),
+                    #[cfg(test)]
+                    None => {
+                        Multiplier::Software(Box::new(tiles::SoftwareTiles::new(depth)), precision)
+                    }
+                    #[cfg(not(test))]
+                    None => unreachable!("tiles are taken where they are granted"),
+                }
+            }
         }
     }
 }
@@ -103,10 +118,10 @@ impl Kernel {
 /// is called meanwhile: tiles are the thread's own state.
 pub(crate) enum Multiplier {
     Vectors(Precision),
-    Tiles(AmxTiles),
+    Tiles(AmxTiles, Precision),
     /// What the instructions do, computed without them.
     #[cfg(test)]
-    Software(Box<tiles::SoftwareTiles>),
+    Software(Box<tiles::SoftwareTiles>, Precision),
 }
 
 impl Multiplier {
@@ -131,11 +146,32 @@ impl Multiplier {
                 Precision::Int8 => int8::multiply(false, rows, factors, sums, accumulate),
                 Precision::Int8Blocks => int8::multiply(true, rows, factors, sums, accumulate),
             },
-            Self::Tiles(tiles) => tiles::multiply(tiles, rows, factors, sums, accumulate),
-            #[cfg(test)]
-            Self::Software(tiles) => {
-                tiles::multiply(&mut **tiles, rows, factors, sums, accumulate);
+            Self::Tiles(tiles, precision) => {
+                multiply_in_tiles(tiles, *precision, rows, factors, sums, accumulate);
             }
+            #[cfg(test)]
+            Self::Software(tiles, precision) => {
+                multiply_in_tiles(&mut **tiles, *precision, rows, factors, sums, accumulate);
+            }
+        }
+    }
+}
+
+fn multiply_in_tiles(
+    tiles: &mut impl Tiles,
+    precision: Precision,
+    rows: usize,
+    factors: (&[u32], &[u32]),
+    sums: (&mut [f32], usize),
+    accumulate: bool,
+) {
+    match precision {
+        Precision::Int8 => int8::multiply_rows_in_tiles(tiles, rows, factors, sums, accumulate),
+        Precision::Int8Blocks => {
+            int8::multiply_blocks_in_tiles(tiles, rows, factors, sums, accumulate);
+        }
+        Precision::F32 | Precision::Bf16 => {
+            tiles::multiply(tiles, rows, factors, sums, accumulate);
         }
     }
 }

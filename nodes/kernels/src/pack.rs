@@ -143,12 +143,18 @@ fn pack_words(
     form: Interleave,
     out: &mut [u32],
 ) {
+    let Interleave { lines: width, run } = form;
     for line in 0..count {
         let words = &words[lines.first + line * lines.line..][..depth];
-        for (words, out) in words.chunks(CHUNK).zip(out.chunks_mut(CHUNK * form.lines)) {
-            let mut chunk = [0; CHUNK];
-            chunk[..words.len()].copy_from_slice(words);
-            form.put(&chunk, line, out);
+        if run == 1 {
+            let places = out[line..].iter_mut().step_by(width);
+            places.zip(words).for_each(|(place, word)| *place = *word);
+            continue;
+        }
+        for (words, out) in words.chunks(run).zip(out.chunks_exact_mut(width * run)) {
+            let (place, rest) = out[line * run..][..run].split_at_mut(words.len());
+            place.copy_from_slice(words);
+            rest.fill(0);
         }
     }
 }

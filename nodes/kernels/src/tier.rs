@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use crate::tiles::AmxTiles;
+use crate::tiles::{AmxTiles, TILE};
 
 /// A level of vector instructions: each has all of those before it of its architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +21,7 @@ pub(crate) enum Tier {
     Avx512,
     /// AVX-512 with products of pairs of bf16 (AVX512-BF16).
     Avx512Bf16,
-    /// The same, and products of bf16 in tiles (AMX-BF16).
+    /// The same, and products of bf16 and of whole numbers in tiles (AMX-BF16, AMX-INT8).
     Amx,
 }
 
@@ -99,7 +99,7 @@ pub fn has_bf16_products() -> bool {
     matches!(current(), Tier::NeonBf16 | Tier::Avx512Bf16 | Tier::Amx)
 }
 
-/// Whether products of bf16 are computed in tiles here.
+/// Whether products of bf16 and of whole numbers are computed in tiles here.
 pub(crate) fn has_tiles() -> bool {
     #[cfg(test)]
     if tests::are_tiles_forced() {
@@ -114,7 +114,7 @@ fn detect() -> Tier {
     let avx2 = has!("avx2") && has!("fma");
     let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
     match (avx2, avx512) {
-        (true, true) if has!("avx512bf16") && AmxTiles::configure().is_some() => Tier::Amx,
+        (true, true) if has!("avx512bf16") && AmxTiles::configure(TILE).is_some() => Tier::Amx,
         (true, true) if has!("avx512bf16") => Tier::Avx512Bf16,
         (true, true) => Tier::Avx512,
         (true, false) => Tier::Avx2,

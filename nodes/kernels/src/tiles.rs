@@ -1,22 +1,34 @@
-//! The innermost product of bf16 in tiles: Intel's AMX (Software Developer's Manual, volume 2,
-//! `TDPBF16PS`).
+//! The innermost product of bf16 and of whole numbers of eight bits in tiles: Intel's AMX (Software
+//! Developer's Manual, volume 2, `TDPBF16PS` and `TDPBSSD`).
 //!
 //! A tile is a register of 16 rows of 64 bytes. One instruction multiplies a tile of 16 rows of 16
-//! words (pairs of bf16) by one of 16 words of 16 columns, and adds to 16×16 sums of f32. Four
-//! tiles of sums, two of rows and two of columns are the eight that there are: a block of 32×32
-//! sums, for which each tile that is loaded is used twice.
+//! words (pairs of bf16, or four bytes) by one of 16 words of 16 columns, and adds to 16×16 sums of
+//! f32, or of whole numbers of 32 bits. Four tiles of sums, two of rows and two of columns are the
+//! eight that there are: a block of 32×32 sums, for which each tile that is loaded is used twice.
 //!
 //! A panel lies as tiles need it: a word of all columns is a row of a tile. Where words or rows are
-//! no multiple of 16, zeros stand in for the rest.
+//! no multiple of 16, zeros stand in for the rest. For blocks of fewer words tiles are configured
+//! as shallow as those.
 
 use crate::micro::COLUMNS;
 
-/// Rows of a tile, and words of a row.
+/// Rows of a tile, and the most words of a row.
 pub(crate) const TILE: usize = 16;
 /// Rows that are computed at a time.
 pub(crate) const ROWS: usize = 2 * TILE;
 
-/// A unit with eight tiles.
+/// Rows of a tile, and words of a row, for products of `depth` words: 0 to 3 hold sums, 4 and 5 the
+/// left factor, 6 and 7 the right one.
+#[cfg(any(test, all(target_arch = "x86_64", target_os = "linux")))]
+fn shape(tile: usize, depth: usize) -> [usize; 2] {
+    match tile {
+        4 | 5 => [TILE, depth],
+        6 | 7 => [depth, TILE],
+        _ => [TILE, TILE],
+    }
+}
+
+/// A unit with eight tiles, which hold products as [`shape`] says.
 ///
 /// # Safety
 /// Nothing but an implementation's own methods may change what its tiles hold.
@@ -24,21 +36,24 @@ pub(crate) trait Tiles {
     /// Sets a tile to zeros.
     fn zero<const T: usize>(&mut self);
 
-    /// Reads a tile from rows of 16 words, `step` words apart.
+    /// Reads a tile from its rows of words, `step` words apart.
     ///
     /// # Safety
     /// The rows lie in memory that may be read.
     unsafe fn load<const T: usize>(&mut self, from: *const u32, step: usize);
 
-    /// Writes a tile as rows of 16 numbers, `step` numbers apart.
+    /// Writes a tile as its rows of words, `step` words apart.
     ///
     /// # Safety
     /// The rows lie in memory that may be written.
-    unsafe fn store<const T: usize>(&self, to: *mut f32, step: usize);
+    unsafe fn store<const T: usize>(&self, to: *mut u32, step: usize);
 
     /// Adds to the sums of tile `SUMS` the products of words of the rows of `A` and the columns of
-    /// `B`: for each row m and column n, Σₖ A[m, k]·B[k, n] over 16 words k.
+    /// `B`: for each row m and column n, Σₖ A[m, k]·B[k, n] over words k of pairs of bf16.
     fn multiply<const SUMS: usize, const A: usize, const B: usize>(&mut self);
+
+    /// The same of words of four bytes with signs; the sums are whole numbers.
+    fn multiply_bytes<const SUMS: usize, const A: usize, const B: usize>(&mut self);
 }
 
 /// c = a·b, or c += a·b: `rows` rows (at most [`ROWS`]) of [`COLUMNS`] sums, `step` apart in `c`,
@@ -60,58 +75,141 @@ pub(crate) fn multiply(
     assert!(rows > 0 && rows <= ROWS && b.len().is_multiple_of(COLUMNS));
     assert!(a.len() == (b.len() / COLUMNS).next_multiple_of(TILE) * padded);
     assert!(step >= COLUMNS && c.len() >= (padded - 1) * step + COLUMNS);
+    let before = accumulate.then_some((c.as_ptr().cast(), step));
+    let after = (c.as_mut_ptr().cast(), step);
     // SAFETY: the factors and the sums lie in their slices with these sizes.
     unsafe {
         match padded {
-            TILE => sums::<_, false>(tiles, a.as_ptr(), b, (c.as_mut_ptr(), step), accumulate),
-            _ => sums::<_, true>(tiles, a.as_ptr(), b, (c.as_mut_ptr(), step), accumulate),
+            TILE => sums::<_, false, false>(tiles, a.as_ptr(), b, before, after),
+            _ => sums::<_, false, true>(tiles, a.as_ptr(), b, before, after),
         }
     }
 }
 
-/// The same for one tile of rows, or `TWO`: tiles 0 and 1 hold the sums of the upper rows, 2 and 3
-/// those of the lower.
+/// The sums of products of bytes with signs: `out` are those of `rows` rows, a multiple of
+/// [`TILE`], of [`COLUMNS`]. The factors are as those of [`multiply`].
+///
+/// # Panics
+/// When a factor or the sums do not lie in their slices.
+pub(crate) fn sum_bytes(
+    tiles: &mut impl Tiles,
+    rows: usize,
+    (a, b): (&[u32], &[u32]),
+    out: &mut [i32],
+) {
+    assert!(rows == TILE || rows == ROWS);
+    assert!(b.len().is_multiple_of(COLUMNS) && out.len() == rows * COLUMNS);
+    assert!(a.len() == (b.len() / COLUMNS).next_multiple_of(TILE) * rows);
+    let after = (out.as_mut_ptr().cast(), COLUMNS);
+    // SAFETY: the factors and the sums lie in their slices with these sizes.
+    unsafe {
+        match rows {
+            TILE => sums::<_, true, false>(tiles, a.as_ptr(), b, None, after),
+            _ => sums::<_, true, true>(tiles, a.as_ptr(), b, None, after),
+        }
+    }
+}
+
+/// The same of as few words as tiles are configured for, `depth`: those of a row of `a` lie beside
+/// one another, `line` from the next.
+///
+/// # Panics
+/// When a factor or the sums do not lie in their slices.
+pub(crate) fn sum_few_bytes(
+    tiles: &mut impl Tiles,
+    (rows, depth): (usize, usize),
+    (a, line, b): (&[u32], usize, &[u32]),
+    out: &mut [i32],
+) {
+    assert!((rows == TILE || rows == ROWS) && depth <= TILE && depth <= line);
+    assert!(a.len() == rows * line && b.len() == depth * COLUMNS && out.len() == rows * COLUMNS);
+    let (a, b, to) = (a.as_ptr(), b.as_ptr(), out.as_mut_ptr().cast());
+    // SAFETY: the factors and the sums lie in their slices with these sizes.
+    unsafe {
+        match rows {
+            TILE => {
+                begin::<_, false>(tiles, None);
+                add_products::<_, true, false>(tiles, (a, line), b);
+                end::<_, false>(tiles, (to, COLUMNS));
+            }
+            _ => {
+                begin::<_, true>(tiles, None);
+                add_products::<_, true, true>(tiles, (a, line), b);
+                end::<_, true>(tiles, (to, COLUMNS));
+            }
+        }
+    }
+}
+
+/// Sums of pairs of bf16, or of `BYTES`: those of one tile of rows, or `TWO`.
 ///
 /// # Safety
-/// `a` holds a tile of each 16 words, or two, and `c` as many rows of [`COLUMNS`] numbers, `step`
-/// apart.
-unsafe fn sums<T: Tiles, const TWO: bool>(
+/// `a` holds a tile of each 16 words, or two, and the sums are as many rows of [`COLUMNS`] words,
+/// so many apart.
+unsafe fn sums<T: Tiles, const BYTES: bool, const TWO: bool>(
     tiles: &mut T,
     a: *const u32,
     b: &[u32],
-    (c, step): (*mut f32, usize),
-    accumulate: bool,
+    before: Option<(*const u32, usize)>,
+    after: (*mut u32, usize),
 ) {
-    // SAFETY: `c` has rows of two tiles, as many as the contract says.
-    unsafe {
-        if accumulate {
-            tiles.load::<0>(c.cast(), step);
-            tiles.load::<1>(c.add(TILE).cast(), step);
-            if TWO {
-                tiles.load::<2>(c.add(TILE * step).cast(), step);
-                tiles.load::<3>(c.add(TILE * step + TILE).cast(), step);
-            }
-        } else {
-            tiles.zero::<0>();
-            tiles.zero::<1>();
-            tiles.zero::<2>();
-            tiles.zero::<3>();
-        }
-    }
+    // SAFETY: the contract of the sums is this function's.
+    unsafe { begin::<T, TWO>(tiles, before) };
     let of_words = if TWO { ROWS * TILE } else { TILE * TILE };
     let (whole, rest) = b.as_chunks::<{ TILE * COLUMNS }>();
     for (index, b) in whole.iter().enumerate() {
         // SAFETY: `a` holds tiles for each 16 words of `b`.
-        unsafe { add_products::<T, TWO>(tiles, a.add(index * of_words), b) };
+        unsafe {
+            let a = a.add(index * of_words);
+            add_products::<T, BYTES, TWO>(tiles, (a, TILE), b.as_ptr());
+        }
     }
     if !rest.is_empty() {
         // What follows the panel must not meet the zeros of `a`: it may be no number.
         let mut filled = [0; TILE * COLUMNS];
         filled[..rest.len()].copy_from_slice(rest);
         // SAFETY: as above, for the last words.
-        unsafe { add_products::<T, TWO>(tiles, a.add(whole.len() * of_words), &filled) };
+        unsafe {
+            let a = a.add(whole.len() * of_words);
+            add_products::<T, BYTES, TWO>(tiles, (a, TILE), filled.as_ptr());
+        }
     }
-    // SAFETY: as where the sums were loaded.
+    // SAFETY: as where the sums were begun.
+    unsafe { end::<T, TWO>(tiles, after) };
+}
+
+/// The sums to add to, or zeros: tiles 0 and 1 hold those of the upper rows, 2 and 3 those of the
+/// lower.
+///
+/// # Safety
+/// The sums are rows of one tile, or `TWO`, of [`COLUMNS`] words, so many apart.
+#[inline(always)]
+unsafe fn begin<T: Tiles, const TWO: bool>(tiles: &mut T, before: Option<(*const u32, usize)>) {
+    let Some((c, step)) = before else {
+        tiles.zero::<0>();
+        tiles.zero::<1>();
+        tiles.zero::<2>();
+        tiles.zero::<3>();
+        return;
+    };
+    // SAFETY: the rows are those of the contract.
+    unsafe {
+        tiles.load::<0>(c, step);
+        tiles.load::<1>(c.add(TILE), step);
+        if TWO {
+            tiles.load::<2>(c.add(TILE * step), step);
+            tiles.load::<3>(c.add(TILE * step + TILE), step);
+        }
+    }
+}
+
+/// Writes the sums.
+///
+/// # Safety
+/// As [`begin`].
+#[inline(always)]
+unsafe fn end<T: Tiles, const TWO: bool>(tiles: &T, (c, step): (*mut u32, usize)) {
+    // SAFETY: the rows are those of the contract.
     unsafe {
         tiles.store::<0>(c, step);
         tiles.store::<1>(c.add(TILE), step);
@@ -122,208 +220,43 @@ unsafe fn sums<T: Tiles, const TWO: bool>(
     }
 }
 
-/// Adds the products of 16 words.
+/// Adds the products of as many words as tiles are configured for.
 ///
 /// # Safety
-/// `a` holds one tile, or `TWO`.
+/// `a` holds the rows of one tile, or `TWO`, `line` words apart, `b` words of [`COLUMNS`] columns.
 #[inline(always)]
-unsafe fn add_products<T: Tiles, const TWO: bool>(
+unsafe fn add_products<T: Tiles, const BYTES: bool, const TWO: bool>(
     tiles: &mut T,
-    a: *const u32,
-    b: &[u32; TILE * COLUMNS],
+    (a, line): (*const u32, usize),
+    b: *const u32,
 ) {
-    // SAFETY: `b` has 16 rows of two tiles, `a` what the contract says.
+    // SAFETY: `b` has the rows of two tiles, `a` what the contract says.
     unsafe {
-        tiles.load::<6>(b.as_ptr(), COLUMNS);
-        tiles.load::<4>(a, TILE);
-        tiles.multiply::<0, 4, 6>();
-        tiles.load::<7>(b.as_ptr().add(TILE), COLUMNS);
-        tiles.multiply::<1, 4, 7>();
+        tiles.load::<6>(b, COLUMNS);
+        tiles.load::<4>(a, line);
+        add::<T, BYTES, 0, 4, 6>(tiles);
+        tiles.load::<7>(b.add(TILE), COLUMNS);
+        add::<T, BYTES, 1, 4, 7>(tiles);
         if TWO {
-            tiles.load::<5>(a.add(TILE * TILE), TILE);
-            tiles.multiply::<2, 5, 6>();
-            tiles.multiply::<3, 5, 7>();
+            tiles.load::<5>(a.add(TILE * line), line);
+            add::<T, BYTES, 2, 5, 6>(tiles);
+            add::<T, BYTES, 3, 5, 7>(tiles);
         }
+    }
+}
+
+#[inline(always)]
+fn add<T: Tiles, const BYTES: bool, const SUMS: usize, const A: usize, const B: usize>(
+    tiles: &mut T,
+) {
+    match BYTES {
+        true => tiles.multiply_bytes::<SUMS, A, B>(),
+        false => tiles.multiply::<SUMS, A, B>(),
     }
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod amx {
-    //! The instructions. Their intrinsics are unstable; an assembler takes them as they are.
-
-    use std::arch::asm;
-    use std::arch::x86_64::__cpuid_count;
-    use std::marker::PhantomData;
-    use std::sync::OnceLock;
-
-    use super::{TILE, Tiles};
-
-    /// An instruction that changes tiles. All are named as changed, for want of a way to name one
-    /// by a constant: the compiler itself keeps nothing in them, so that they hold from one
-    /// instruction to the next what that left.
-    macro_rules! on_tiles {
-        ($instruction:literal, $($operand:tt)*) => {
-            asm!(
-                $instruction,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                $($operand)*
-            )
-        };
-    }
-
-    /// This thread's tiles, configured as long as this lives. A thread has one at a time.
-    pub(crate) struct AmxTiles {
-        /// Tiles are of the thread that configured them.
-        not_send: PhantomData<*mut ()>,
-    }
-
-    /// Palette 1, and of each of its eight tiles the bytes of a row and the rows.
-    #[repr(C, align(64))]
-    struct Configuration {
-        palette: u8,
-        start_row: u8,
-        reserved: [u8; 14],
-        row_bytes: [u16; 16],
-        rows: [u8; 16],
-    }
-
-    const CONFIGURATION: Configuration = {
-        let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
-        let mut tile = 0;
-        while tile < 8 {
-            row_bytes[tile] = 4 * TILE as u16;
-            rows[tile] = TILE as u8;
-            tile += 1;
-        }
-        Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
-    };
-
-    impl AmxTiles {
-        /// Whether this processor multiplies tiles of bf16, and the kernel lets this process.
-        fn are_granted() -> bool {
-            static GRANTED: OnceLock<bool> = OnceLock::new();
-            *GRANTED.get_or_init(|| exist() && are_permitted())
-        }
-
-        /// Configures the tiles of this thread where they are granted: they hold zeros.
-        pub(crate) fn configure() -> Option<Self> {
-            if !Self::are_granted() {
-                return None;
-            }
-            // SAFETY: the processor has the instruction, the kernel grants the registers, and 64
-            // bytes of a configuration that this processor knows are read.
-            unsafe {
-                on_tiles!(
-                    "ldtilecfg [{from}]",
-                    from = in(reg) &CONFIGURATION,
-                    options(nostack, preserves_flags, readonly)
-                );
-            }
-            Some(Self { not_send: PhantomData })
-        }
-    }
-
-    impl Drop for AmxTiles {
-        /// Gives the tiles back, which the kernel would save with the thread otherwise.
-        fn drop(&mut self) {
-            // SAFETY: the processor has the instruction: there are tiles.
-            unsafe { on_tiles!("tilerelease", options(nostack, preserves_flags, nomem)) };
-        }
-    }
-
-    /// Whether the processor has tiles, and products of bf16 in them.
-    fn exist() -> bool {
-        const BF16_AND_TILE: u32 = (1 << 22) | (1 << 24);
-        const TILES: u32 = 0x1d;
-        // Leaf 7 tells of the instructions, leaf 0x1d of palette 1: tiles, bytes of a row, rows.
-        if __cpuid_count(0, 0).eax < TILES
-            || __cpuid_count(7, 0).edx & BF16_AND_TILE != BF16_AND_TILE
-        {
-            return false;
-        }
-        let palette = __cpuid_count(TILES, 1);
-        palette.ebx == (8 << 16) | (4 * TILE as u32) && palette.ecx & 0xffff == TILE as u32
-    }
-
-    /// Asks Linux for the tiles' registers, for all threads of this process
-    /// (Documentation/arch/x86/xstate.rst): a thread that touched them unasked would be killed.
-    fn are_permitted() -> bool {
-        const ARCH_PRCTL: u64 = 158;
-        const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
-        const XFEATURE_XTILEDATA: u64 = 18;
-        let mut answer = ARCH_PRCTL;
-        // SAFETY: this call reads and writes no memory of the process.
-        unsafe {
-            asm!(
-                "syscall",
-                inlateout("rax") answer,
-                in("rdi") ARCH_REQ_XCOMP_PERM,
-                in("rsi") XFEATURE_XTILEDATA,
-                lateout("rcx") _,
-                lateout("r11") _,
-                options(nostack)
-            );
-        }
-        answer == 0
-    }
-
-    impl Tiles for AmxTiles {
-        #[inline(always)]
-        fn zero<const T: usize>(&mut self) {
-            // SAFETY: the tiles are configured, and this tile is one of them.
-            unsafe {
-                on_tiles!(
-                    "tilezero tmm{t}",
-                    t = const T,
-                    options(nostack, preserves_flags, nomem)
-                );
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn load<const T: usize>(&mut self, from: *const u32, step: usize) {
-            // SAFETY: the tiles are configured; the caller vouches for the memory.
-            unsafe {
-                on_tiles!(
-                    "tileloadd tmm{t}, [{from} + {step}*1]",
-                    t = const T,
-                    from = in(reg) from,
-                    step = in(reg) 4 * step,
-                    options(nostack, preserves_flags, readonly)
-                );
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn store<const T: usize>(&self, to: *mut f32, step: usize) {
-            // SAFETY: the tiles are configured; the caller vouches for the memory.
-            unsafe {
-                asm!(
-                    "tilestored [{to} + {step}*1], tmm{t}",
-                    t = const T,
-                    to = in(reg) to,
-                    step = in(reg) 4 * step,
-                    options(nostack, preserves_flags)
-                );
-            }
-        }
-
-        #[inline(always)]
-        fn multiply<const SUMS: usize, const A: usize, const B: usize>(&mut self) {
-            // SAFETY: the tiles are configured with shapes that fit one another.
-            unsafe {
-                on_tiles!(
-                    "tdpbf16ps tmm{sums}, tmm{a}, tmm{b}",
-                    sums = const SUMS,
-                    a = const A,
-                    b = const B,
-                    options(nostack, preserves_flags, nomem)
-                );
-            }
-        }
-    }
-}
+mod amx;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use amx::AmxTiles;
@@ -334,7 +267,7 @@ pub(crate) enum AmxTiles {}
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 impl AmxTiles {
-    pub(crate) fn configure() -> Option<Self> {
+    pub(crate) fn configure(_: usize) -> Option<Self> {
         None
     }
 }
@@ -349,43 +282,57 @@ impl Tiles for AmxTiles {
         match *self {}
     }
 
-    unsafe fn store<const T: usize>(&self, _: *mut f32, _: usize) {
+    unsafe fn store<const T: usize>(&self, _: *mut u32, _: usize) {
         match *self {}
     }
 
     fn multiply<const SUMS: usize, const A: usize, const B: usize>(&mut self) {
         match *self {}
     }
+
+    fn multiply_bytes<const SUMS: usize, const A: usize, const B: usize>(&mut self) {
+        match *self {}
+    }
 }
 
 /// Tiles in plain memory that do exactly what the instructions do.
 #[cfg(test)]
-pub(crate) struct SoftwareTiles([[[u32; TILE]; TILE]; 8]);
+pub(crate) struct SoftwareTiles {
+    tiles: [[[u32; TILE]; TILE]; 8],
+    depth: usize,
+}
 
 #[cfg(test)]
-impl Default for SoftwareTiles {
-    fn default() -> Self {
-        Self([[[0; TILE]; TILE]; 8])
+impl SoftwareTiles {
+    /// Those that are configured for products of so many words.
+    pub(crate) fn new(depth: usize) -> Self {
+        Self { tiles: [[[0; TILE]; TILE]; 8], depth }
     }
 }
 
 #[cfg(test)]
 impl Tiles for SoftwareTiles {
     fn zero<const T: usize>(&mut self) {
-        self.0[T] = [[0; TILE]; TILE];
+        self.tiles[T] = [[0; TILE]; TILE];
     }
 
+    /// What lies beyond the shape becomes zeros.
     unsafe fn load<const T: usize>(&mut self, from: *const u32, step: usize) {
-        for (index, row) in self.0[T].iter_mut().enumerate() {
+        self.zero::<T>();
+        let [rows, words] = shape(T, self.depth);
+        for (index, row) in self.tiles[T][..rows].iter_mut().enumerate() {
             // SAFETY: the caller vouches for the rows.
-            *row = unsafe { *from.add(index * step).cast() };
+            let from = unsafe { std::slice::from_raw_parts(from.add(index * step), words) };
+            row[..words].copy_from_slice(from);
         }
     }
 
-    unsafe fn store<const T: usize>(&self, to: *mut f32, step: usize) {
-        for (index, row) in self.0[T].iter().enumerate() {
+    unsafe fn store<const T: usize>(&self, to: *mut u32, step: usize) {
+        let [rows, words] = shape(T, self.depth);
+        for (index, row) in self.tiles[T][..rows].iter().enumerate() {
             // SAFETY: the caller vouches for the rows.
-            unsafe { *to.add(index * step).cast() = row.map(f32::from_bits) };
+            let to = unsafe { std::slice::from_raw_parts_mut(to.add(index * step), words) };
+            to.copy_from_slice(&row[..words]);
         }
     }
 
@@ -393,8 +340,8 @@ impl Tiles for SoftwareTiles {
     /// odd ones likewise, then both together are added to the sum; rounding is to the nearest, and
     /// what is denormal counts as zero.
     fn multiply<const SUMS: usize, const A: usize, const B: usize>(&mut self) {
-        let (a, b) = (self.0[A], self.0[B]);
-        for (sums, a) in self.0[SUMS].iter_mut().zip(a) {
+        let (a, b) = (self.tiles[A], self.tiles[B]);
+        for (sums, a) in self.tiles[SUMS].iter_mut().zip(a) {
             for (n, sum) in sums.iter_mut().enumerate() {
                 let [mut even, mut odd] = [0.0f32; 2];
                 for (a, b) in a.iter().zip(b.map(|row| row[n])) {
@@ -403,6 +350,21 @@ impl Tiles for SoftwareTiles {
                     odd = flushed(normal(a & upper).mul_add(normal(b & upper), odd));
                 }
                 *sum = flushed(normal(*sum) + flushed(even + odd)).to_bits();
+            }
+        }
+    }
+
+    /// Sums wrap around, and none of them is held at a limit.
+    fn multiply_bytes<const SUMS: usize, const A: usize, const B: usize>(&mut self) {
+        let (a, b) = (self.tiles[A], self.tiles[B]);
+        for (sums, a) in self.tiles[SUMS].iter_mut().zip(a) {
+            for (n, sum) in sums.iter_mut().enumerate() {
+                for (a, b) in a.iter().zip(b.map(|row| row[n])) {
+                    for (a, b) in a.to_le_bytes().into_iter().zip(b.to_le_bytes()) {
+                        let product = i32::from(a as i8) * i32::from(b as i8);
+                        *sum = sum.wrapping_add_signed(product);
+                    }
+                }
             }
         }
     }
@@ -460,7 +422,8 @@ mod tests {
 
         fn run(&self, tiles: &mut impl Tiles, accumulate: bool) -> Vec<f32> {
             let lines = Lines::rows(Slice::F32(&self.x), self.inner);
-            let packed = PackedRows::in_task(lines, Kernel::Tiles, self.rows, self.inner);
+            let packed =
+                PackedRows::in_task(lines, Kernel::Tiles(Precision::Bf16), self.rows, self.inner);
             let words = self.inner.div_ceil(2);
             let (block, rows) = packed.view().block(0, 0..words);
             let panel = &self.panel[..words * COLUMNS];
@@ -482,7 +445,7 @@ mod tests {
     fn a_block_of_sums_is_that_of_f64() {
         for case in cases(211) {
             for accumulate in [false, true] {
-                let found = case.run(&mut SoftwareTiles::default(), accumulate);
+                let found = case.run(&mut SoftwareTiles::new(TILE), accumulate);
                 for (place, found) in found.iter().enumerate() {
                     let (row, column) = (place / STEP, place % STEP);
                     let before = case.before[place];
@@ -511,7 +474,7 @@ mod tests {
     /// The formula of the manual: even and odd numbers apart, and no denormals.
     #[test]
     fn one_product_rounds_as_the_manual_says() {
-        let mut tiles = SoftwareTiles::default();
+        let mut tiles = SoftwareTiles::new(TILE);
         let word = |even: f32, odd: f32| (even.to_bits() >> 16) | (odd.to_bits() & 0xffff_0000);
         // 2^24 + 1 is rounded away within the even numbers, and so is what the sum adds to it.
         let large = 4096.0;
@@ -525,27 +488,109 @@ mod tests {
         // A product that is denormal, and factors that are.
         a[1][0] = word(f32::MIN_POSITIVE, 1e-39);
         b[0][1] = word(0.5, 1.0);
-        (tiles.0[4], tiles.0[6]) = (a, b);
+        (tiles.tiles[4], tiles.tiles[6]) = (a, b);
         tiles.multiply::<0, 4, 6>();
-        assert_eq!(f32::from_bits(tiles.0[0][0][0]), 2.0, "of 1·1 three times, one is lost");
-        assert_eq!(tiles.0[0][1][1], 0);
+        assert_eq!(f32::from_bits(tiles.tiles[0][0][0]), 2.0, "of 1·1 three times, one is lost");
+        assert_eq!(tiles.tiles[0][1][1], 0);
+    }
+
+    /// Factors of bytes: rows and words that fill their tiles, and such that do not.
+    struct Bytes {
+        rows: usize,
+        a: Vec<[i8; 4]>,
+        b: Vec<[i8; 4]>,
+    }
+
+    impl Bytes {
+        /// Of some lengths along the sum. Every byte occurs.
+        fn cases(seed: u64, lengths: impl Fn(&mut Random) -> usize) -> Vec<Self> {
+            let mut random = Random::new(seed);
+            let case = |index: usize| {
+                let (rows, depth) = ([TILE, ROWS][index % 2], lengths(&mut random));
+                let mut words = |count: usize| -> Vec<[i8; 4]> {
+                    (0..count)
+                        .map(|_| (random.bits() as u32).to_le_bytes().map(|byte| byte as i8))
+                        .collect()
+                };
+                Self { rows, a: words(rows * depth), b: words(depth * COLUMNS) }
+            };
+            (0..20).map(case).collect()
+        }
+
+        fn depth(&self) -> usize {
+            self.b.len() / COLUMNS
+        }
+
+        /// The words of the left factor as tiles of `run` words a row, and those of the right one.
+        fn words(&self, run: usize) -> [Vec<u32>; 2] {
+            let word = |bytes: &[i8; 4]| u32::from_le_bytes(bytes.map(|byte| byte as u8));
+            let mut a = vec![0; self.depth().next_multiple_of(run) * self.rows];
+            for (place, bytes) in self.a.iter().enumerate() {
+                let (row, k) = (place / self.depth(), place % self.depth());
+                a[(k / run * self.rows + row) * run + k % run] = word(bytes);
+            }
+            [a, self.b.iter().map(word).collect()]
+        }
+
+        fn sums(&self, tiles: &mut impl Tiles) -> Vec<i32> {
+            let ([a, b], mut out) = (self.words(TILE), vec![7; self.rows * COLUMNS]);
+            sum_bytes(tiles, self.rows, (&a, &b), &mut out);
+            out
+        }
+
+        /// The same of tiles that are as shallow as the factors, beside other words.
+        fn few_sums(&self, tiles: &mut impl Tiles) -> Vec<i32> {
+            let ([a, b], mut out) = (self.words(self.depth() + 1), vec![7; self.rows * COLUMNS]);
+            sum_few_bytes(tiles, (self.rows, self.depth()), (&a, self.depth() + 1, &b), &mut out);
+            out
+        }
+
+        fn expected(&self) -> Vec<i32> {
+            let depth = self.depth();
+            let sum = |place: usize| {
+                let (row, column) = (place / COLUMNS, place % COLUMNS);
+                let words = (0..depth).flat_map(|k| {
+                    self.a[row * depth + k].into_iter().zip(self.b[k * COLUMNS + column])
+                });
+                words.map(|(a, b)| i32::from(a) * i32::from(b)).sum()
+            };
+            (0..self.rows * COLUMNS).map(sum).collect()
+        }
+    }
+
+    #[test]
+    fn sums_of_bytes_are_those_of_whole_numbers() {
+        for case in Bytes::cases(214, |random| 1 + random.below(256)) {
+            assert_eq!(case.sums(&mut SoftwareTiles::new(TILE)), case.expected());
+        }
+        for case in Bytes::cases(215, |random| 1 + random.below(TILE)) {
+            assert_eq!(case.few_sums(&mut SoftwareTiles::new(case.depth())), case.expected());
+        }
     }
 
     /// Where the processor has tiles, its sums are the software's, bit for bit.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     #[test]
     fn the_instructions_compute_what_the_software_does() {
-        let Some(mut tiles) = AmxTiles::configure() else {
+        let Some(mut tiles) = AmxTiles::configure(TILE) else {
             println!("skipped: no tiles are granted here");
             return;
         };
         for case in cases(213) {
             for accumulate in [false, true] {
                 let found = case.run(&mut tiles, accumulate);
-                let expected = case.run(&mut SoftwareTiles::default(), accumulate);
+                let expected = case.run(&mut SoftwareTiles::new(TILE), accumulate);
                 let bits = |sums: &[f32]| sums.iter().map(|sum| sum.to_bits()).collect::<Vec<_>>();
                 assert_eq!(bits(&found), bits(&expected), "{}×{}", case.rows, case.inner);
             }
+        }
+        for case in Bytes::cases(216, |random| 1 + random.below(256)) {
+            assert_eq!(case.sums(&mut tiles), case.expected());
+        }
+        drop(tiles);
+        for case in Bytes::cases(217, |random| 1 + random.below(TILE)) {
+            let mut tiles = AmxTiles::configure(case.depth()).expect("there were tiles");
+            assert_eq!(case.few_sums(&mut tiles), case.expected());
         }
     }
 }
