@@ -6,14 +6,12 @@
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
 use crate::Result;
 use crate::cancel::CancelFlag;
+use crate::tasks::each;
 
 /// A vector filled in parallel: `fill(index of the part, part)` for parts of `part` elements. Fails
-/// when it is cancelled between two parts. One part is filled by the caller: to hand it to another
-/// thread would take longer than many a small part itself.
+/// when it is cancelled between two parts.
 pub(crate) fn filled<T: Copy + Default + Send>(
     length: usize,
     part: usize,
@@ -22,16 +20,11 @@ pub(crate) fn filled<T: Copy + Default + Send>(
     let cancel = CancelFlag::of_thread();
     let mut out = Vec::with_capacity(length);
     let spare = &mut out.spare_capacity_mut()[..length];
-    let fill_part = |(index, part): (usize, &mut [MaybeUninit<T>])| {
+    each(spare.chunks_mut(part.max(1)).enumerate().collect(), |(index, part)| {
         if !cancel.is_raised() {
             fill(index, zeroed(part));
         }
-    };
-    match length <= part {
-        true if length > 0 => fill_part((0, spare)),
-        true => {}
-        false => spare.par_chunks_mut(part.max(1)).enumerate().for_each(fill_part),
-    }
+    });
     cancel.check()?;
     // SAFETY: the capacity is at least `length`, and the parts, which cover `..length`, were each
     // initialised by `zeroed`: `check` fails where one was left out.

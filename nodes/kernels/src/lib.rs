@@ -92,6 +92,7 @@ mod recycle;
 mod resize;
 mod rotate;
 mod rows;
+mod tasks;
 mod tier;
 mod tiles;
 mod warp;

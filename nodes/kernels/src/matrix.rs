@@ -3,10 +3,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::Result;
 use crate::cancel::CancelFlag;
+use crate::tasks::each;
 
 /// A rectangle of a matrix that is being written: rows `step` apart, each contiguous.
 pub(crate) struct TileMut<'a, T = f32> {
@@ -93,16 +92,12 @@ impl<T: Copy + Default + Send> Unfilled<T> {
         // The ranges of rows and of columns follow one another, so that no two rectangles overlap,
         // and nothing else touches the memory until they are gone.
         let cancel = &self.cancel;
-        let fill_tile = |(group, mut tile): (usize, TileMut<'_, T>)| {
+        each(tiles, |(group, mut tile)| {
             if !cancel.is_raised() {
                 tile.clear();
                 fill(group, tile);
             }
-        };
-        match tiles.len() {
-            1 => tiles.into_iter().for_each(fill_tile),
-            _ => tiles.into_par_iter().for_each(fill_tile),
-        }
+        });
         self.filled = end;
     }
 

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, bail};
-use rayon::prelude::*;
 
 use crate::Result;
 use crate::block_panels::BlockPanels;
@@ -19,6 +18,7 @@ use crate::interleave::interleave;
 use crate::micro::{COLUMNS, Precision};
 use crate::pack::Lines;
 use crate::recycle::Reused;
+use crate::tasks::each;
 
 /// A matrix `[out, inner]` in panels of 32 rows, each interleaved along its rows; the last panel is
 /// filled with zeros. It takes as much memory as its numbers, and is cheap to clone.
@@ -122,9 +122,10 @@ impl PackedMatrix {
     ) -> Result<Vec<Self>> {
         let panel = precision.words(inner) * COLUMNS;
         let cancel = CancelFlag::of_thread();
-        let packed = (0..heads).into_par_iter().map(|head| {
+        let mut all = vec![Vec::new(); heads];
+        each(all.iter_mut().enumerate().collect(), |(head, words)| {
             let lines = lines(head);
-            let mut words = vec![0; out.div_ceil(COLUMNS) * panel];
+            *words = vec![0; out.div_ceil(COLUMNS) * panel];
             for (index, words) in words.chunks_exact_mut(panel.max(1)).enumerate() {
                 if cancel.is_raised() {
                     break;
@@ -133,11 +134,12 @@ impl PackedMatrix {
                 let count = COLUMNS.min(out - first);
                 lines.skip(first).pack_panel(precision, count, 0..inner, words);
             }
-            Self::new(Data::Words(Arc::new(words.into())), precision, [out, inner])
         });
-        let packed = packed.collect();
         cancel.check()?;
-        Ok(packed)
+        let packed = |words: Vec<u32>| {
+            Self::new(Data::Words(Arc::new(words.into())), precision, [out, inner])
+        };
+        Ok(all.into_iter().map(packed).collect())
     }
 
     /// Packs a matrix whose numbers are held as E4M3, times `scale`. They stay so, and are widened
