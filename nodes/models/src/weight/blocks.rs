@@ -291,6 +291,7 @@ mod tests {
     /// Blocks of which as many stay as fit into `room`, how many there are, and the most at a time.
     fn blocks(place: &Place, room: u64) -> (Blocks<Counted>, usize, [Arc<AtomicUsize>; 2]) {
         let fit = place.sizes().fit(room);
+        let resident = fit.residency.as_ref().map_or(COUNT, |_| fit.resident);
         let [alive, most]: [Arc<AtomicUsize>; 2] = Default::default();
         let counts = [Arc::clone(&alive), Arc::clone(&most)];
         let load = move |_, weights: &Weights| {
@@ -301,7 +302,7 @@ mod tests {
         let weights = place.weights().with_residency(fit.residency);
         let list = BlockList::new("blocks", COUNT);
         let blocks = Blocks::load(&weights.scope("blocks"), list, load).unwrap();
-        (blocks, fit.resident, counts)
+        (blocks, resident, counts)
     }
 
     fn number(block: &Counted) -> Result<f32> {
