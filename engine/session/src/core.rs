@@ -110,7 +110,7 @@ const OVERHEAD: u64 = 8 << 20;
 /// The same where it computes with a model: pages of the allocator for buffers of each size,
 /// scratch memory; and so much for each thread. Measured with the embedded model. Runs that need
 /// little hold less: half as much again as is counted.
-const OVERHEAD_OF_MODEL: u64 = 32 << 20;
+const OVERHEAD_OF_MODEL: u64 = 12 << 20;
 const OVERHEAD_OF_THREAD: u64 = 8 << 20;
 /// The allocator keeps about this part of what is counted: buffers that were given back.
 const KEPT: u64 = 8;
