@@ -37,7 +37,7 @@ fn tensors(bytes: &[u8]) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
     let header = SafetensorsHeader::parse(&bytes[8..8 + length], bytes.len() as u64).unwrap();
     let of = |offset: u64, length: u64| bytes[offset as usize..][..length as usize].to_vec();
     let each = header.tensors.into_iter();
-    each.map(|t| (t.name, (t.dtype, t.shape, of(t.offset, t.length)))).collect()
+    each.map(|t| (t.name, (t.dtype.into_owned(), t.shape, of(t.offset, t.length)))).collect()
 }
 
 fn weights(model: &str, part: &str) -> PathBuf {

@@ -21,8 +21,8 @@ fn real(value: f64) -> Value {
     Value::Real(value)
 }
 
-/// Planning holds the weights of files against their networks, and takes those in the binary to fit:
-/// here they are such files.
+/// Planning holds the weights of files against their networks, and takes those in the binary to
+/// fit: here they are such files.
 #[test]
 fn the_weights_in_the_binary_are_all_that_their_networks_ask_for() {
     let folder = tempfile::tempdir().unwrap();

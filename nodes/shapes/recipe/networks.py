@@ -28,7 +28,7 @@ def tokenizer():
     # No class of all letters is asked for: to compile one takes longer than to check a graph.
     tok.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(","), "isolated"),
+            pre_tokenizers.Split(Regex(",|[\u2190-\u2fff\U0001f000-\U0001faff]+"), "isolated"),
             pre_tokenizers.WhitespaceSplit(),
             pre_tokenizers.Punctuation("contiguous"),
         ]

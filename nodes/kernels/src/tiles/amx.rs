@@ -5,7 +5,7 @@ use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-use super::{TILE, Tiles, shape};
+use super::unit::{TILE, Tiles, shape};
 
 /// An instruction that changes tiles. All are named as changed, for want of a way to name one
 /// by a constant: the compiler itself keeps nothing in them, so that they hold from one
