@@ -166,7 +166,7 @@ pub fn decode_peak(
     // In tiles, the last chunk is unfolded and clamped beside the others.
     let joining = joining_bytes(frames, size, tile, RGB);
     peak.live += if joining > 0 { 2 * chunk + joining } else { chunk };
-    peak.live += kept_of_one(&peak, chunks);
+    peak.live += kept_of_one(&peak, chunks, tile);
     peak
 }
 
@@ -180,14 +180,19 @@ pub fn encode_peak(
     let chunks = chunks(config, frames);
     let mut peak = largest_of_tiles(size, tile, |size| encode_tally(config, size, (chunks, dtype)));
     peak.live += chunk_bytes(config, size, chunks);
-    peak.live += kept_of_one(&peak, chunks);
+    peak.live += kept_of_one(&peak, chunks, tile);
     peak
 }
 
 /// What the allocator has not given back to the system within the second or less that a single
-/// frame takes, measured: buffers of the levels behind. Later chunks take them again.
-fn kept_of_one(peak: &MemoryPeak, chunks: usize) -> usize {
-    if chunks == 1 { peak.live / 2 } else { 0 }
+/// frame takes, measured: buffers of the levels behind. Later chunks take them again, and later
+/// tiles about half of them.
+fn kept_of_one(peak: &MemoryPeak, chunks: usize, tile: Option<Tile>) -> usize {
+    match (chunks, tile) {
+        (1, None) => peak.live / 2,
+        (1, Some(_)) => peak.live / 4,
+        _ => 0,
+    }
 }
 
 /// One tile is worked on after another.
