@@ -77,7 +77,8 @@ impl OpenModel {
 /// Makes a network of weights.
 type Make<'a> = Box<dyn Fn(&Weights) -> kino_models::Result<()> + 'a>;
 
-/// What makes the network of each part that has one, by the part: an autoencoder has two.
+/// What makes the network of each part that has one, by the part. An autoencoder, which has two, is
+/// none of them.
 fn networks(parts: &Model) -> impl Iterator<Item = (&'static str, Make<'_>)> {
     let low_noise = parts.low_noise.as_ref().map(|low| &low.denoiser);
     let denoisers = parts.denoiser.iter().chain(low_noise).map(|Component { part, spec }| {
