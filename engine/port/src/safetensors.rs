@@ -96,7 +96,10 @@ impl SafetensorsHeader {
     /// When it is none, or the file does not hold just what it says.
     pub fn parse(header: &[u8], file: u64) -> Result<Self, SafetensorsError> {
         let broken = |what: String| Err(SafetensorsError::Broken(what));
-        let written = match serde_json::from_slice::<Written<'_>>(header) {
+        // Whether it is UTF-8 is asked once, not of every name.
+        let text = std::str::from_utf8(header).map_err(|error| error.to_string());
+        let read = |text| serde_json::from_str::<Written<'_>>(text).map_err(|e| e.to_string());
+        let written = match text.and_then(read) {
             Ok(written) => written,
             Err(error) => return broken(format!("its header cannot be read ({error})")),
         };

@@ -177,10 +177,13 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         }
     }
     let texts = named_facts(facts, "text");
+    let mut distinct_rows = Some(0);
     for (_, fact) in &texts {
         let Some(text) = review.take(known::<Conditioning>("text", fact)).flatten() else {
+            distinct_rows = None;
             continue;
         };
+        distinct_rows = distinct_rows.zip(text.distinct_rows).map(|(most, rows)| most.max(rows));
         if let Some(part) = &part {
             check_text(part, &text, facts.is_fed("image"))
                 .into_iter()
@@ -209,7 +212,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let tokens = tokens.try_fold(0_usize, |all, tokens| Some(all.saturating_add(tokens?)));
     // Of clips that are not known nothing is said of what they need.
     let part = part.zip(tokens);
-    let (texts, beside) = (texts.len(), (held, cache.map(|cache| cache.kind)));
+    let (texts, beside) = ((texts.len(), distinct_rows), (held, cache.map(|cache| cache.kind)));
     let planned = part.map(|(part, tokens)| {
         let run = run_bytes(&part, tokens, texts, beside);
         Planned::of(&part, services.device_ledger().budget(), run)
@@ -431,7 +434,7 @@ fn check_image(part: &DitHandle, shape: Option<[usize; 2]>) -> Result<(), PlanEr
         return Err(PlanError::at("image", "this transformer reads no pictures")
             .hint("frames that a clip must contain come by a `given` node"));
     };
-    let nothing = ConditioningFact { embeddings: Vec::new() };
+    let nothing = ConditioningFact { embeddings: Vec::new(), distinct_rows: None };
     match &shape {
         Some(shape) => check_embedding(part, spec, "image", Some(shape), &nothing),
         None => Ok(()),
@@ -529,23 +532,41 @@ impl Planned {
 
 /// Bytes that a run of this size needs while sampling, beside the weights.
 ///
-/// `held` is how many tensors of the latents' size are kept.
+/// `texts` is how many there are, and the rows of the longest that differ; `held` is how many
+/// tensors of the latents' size are kept.
 fn run_bytes(
     part: &DitHandle,
     tokens: usize,
-    texts: usize,
+    (texts, distinct_rows): (usize, Option<usize>),
     (held, step_cache): (usize, Option<StepCacheKind>),
 ) -> u64 {
     let size = RunSize {
         tokens,
         tokens_at_once: if clips::batched(tokens) { 2 * tokens } else { tokens },
         texts,
+        distinct_rows,
         number: part.dtype.size_in_bytes(),
         step_cache,
     };
     let extra = f32_bytes(&[tokens, part.spec.inputs().extra_width()]);
     let held = f32_bytes(&[held, tokens, part.spec.inputs().patch_width()]);
     part.spec.memory(&size).saturating_add(extra).saturating_add(held)
+}
+
+/// Rows of a text that a mask leaves, or without one up to those past its end, which are equal; of
+/// prompt and negative prompt the more.
+fn distinct_rows(text: &Conditioning) -> Result<usize> {
+    let rows = |embeddings: &Embeddings| {
+        let Some(text) = embeddings.get(Embeddings::TEXT) else { return Ok(0) };
+        match &text.mask {
+            Some(mask) => {
+                let mask: Vec<f32> = mask.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+                Ok(mask.iter().filter(|counts| **counts != 0.0).count())
+            }
+            None => kino_models::text::distinct_rows(&text.tensor).node(),
+        }
+    };
+    Ok(rows(&text.positive)?.max(rows(&text.negative)?))
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -572,10 +593,11 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let known = known_part(cx, inputs, &patches, start.as_ref())?;
     let tokens = patches.clips.iter().map(Clip::tokens).sum();
     let beside = (held(|port| !inputs.items(port).is_empty()), cache.map(|cache| cache.kind));
-    let bytes = run_bytes(&part, tokens, names.len(), beside);
+    let texts = inputs.list::<Conditioning>("text")?;
+    let rows = texts.iter().map(|(_, text)| distinct_rows(text)).collect::<Result<Vec<_>>>()?;
+    let bytes = run_bytes(&part, tokens, (texts.len(), rows.into_iter().max()), beside);
     cx.check_cancel()?;
-    let texts = inputs.list::<Conditioning>("text")?.into_iter();
-    let texts = texts.map(|(_, text)| Text::new(&text, image.as_deref())).collect();
+    let texts = texts.into_iter().map(|(_, text)| Text::new(&text, image.as_deref())).collect();
     let packed = Packed::new(&part, &patches, (texts, of_clip), (&leading, cx.device()))?;
     let told = part.spec.guidance() == GuidanceInput::Embedded;
     let guidance = told.then(|| inputs.real("guidance")).transpose()?;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use kino_models::model::PromptLoss;
 use kino_node::{
     Conditioning, ConditioningFact, Cx, Embeddings, Error, Inputs, NodeDef, Outputs, Result,
     Services, Value,
@@ -62,16 +63,27 @@ fn infer_encode(services: &Services, facts: &Facts) -> InferResult {
         (beside, one.fit(budget, beside))
     });
     let held: Vec<_> = held.collect();
-    let mut warnings = Vec::new();
+    let (mut warnings, mut tokens) = (Vec::new(), Some(0));
     for (port, text) in ["prompt", "negative"].map(|port| (port, facts.text(port))) {
-        let Some(text) = text else { continue };
-        let lost: Result<Vec<_>, _> = part.all().map(|one| lost(&part, one, port, text)).collect();
-        let Some(lost) = review.take(lost) else { break };
-        warnings.extend(lost.into_iter().flatten());
+        let Some(text) = text else {
+            tokens = None;
+            continue;
+        };
+        for one in part.all() {
+            let loss = one.spec.loss(&one.model.checkpoint, text);
+            let loss = loss.map_err(|error| PlanError::at("encoder", error.to_string()));
+            let Some(loss) = review.take(loss) else { continue };
+            if one.spec.outputs().iter().any(|output| output.name == Embeddings::TEXT) {
+                tokens = tokens.zip(loss.tokens).map(|(most, tokens)| most.max(tokens));
+            }
+            warnings.extend(lost(&part, one, port, &loss));
+        }
     }
+    // One row more stands for all that follow.
+    let distinct_rows = tokens.map(|tokens| tokens + 1);
     review.finish(StepInfo {
         warnings,
-        outputs: vec![Fact::typed(ConditioningFact { embeddings })],
+        outputs: vec![Fact::typed(ConditioningFact { embeddings, distinct_rows })],
         memory: held
             .iter()
             .map(|(beside, fit)| beside.saturating_add(fit.bytes))
@@ -95,17 +107,10 @@ fn beside(part: &TextHandle, one: &TextHandle) -> u64 {
     results.fold(one.spec.memory(one.dtype), |sum, bytes| sum.saturating_add(2 * bytes))
 }
 
-/// What of a text one of the model's encoders will not read; or that its tokenizer cannot be read.
-fn lost(
-    part: &TextHandle,
-    one: &TextHandle,
-    port: &str,
-    text: &str,
-) -> Result<Vec<PlanError>, PlanError> {
+/// Says what of a text one of the model's encoders will not read.
+fn lost(part: &TextHandle, one: &TextHandle, port: &str, loss: &PromptLoss) -> Vec<PlanError> {
     /// So much of what is lost is shown.
     const SHOWN: usize = 60;
-    let loss = one.spec.loss(&one.model.checkpoint, text);
-    let loss = loss.map_err(|error| PlanError::at("encoder", error.to_string()))?;
     let mut lost = Vec::new();
     if !loss.cut.is_empty() {
         let begin: String = loss.cut.chars().take(SHOWN).collect();
@@ -138,7 +143,7 @@ fn lost(
                     embedded:shapes";
         lost.push(PlanError::at(port, message).hint(hint));
     }
-    Ok(lost)
+    lost
 }
 
 fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

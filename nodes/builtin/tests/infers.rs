@@ -40,7 +40,10 @@ fn facts_travel_from_the_model_to_the_frames() {
     let rig = Rig::new("travel");
     let model = rig.model_facts("embedded:shapes");
     let text = rig.fact("text.encode", &[("encoder", model.text), ("prompt", known("x"))], 0);
-    assert_eq!(text.get(), Some(&ConditioningFact::of_text(48, 128)));
+    // A word, the end, and one row for all that follow.
+    let expected =
+        ConditioningFact { distinct_rows: Some(3), ..ConditioningFact::of_text(48, 128) };
+    assert_eq!(text.get(), Some(&expected));
     let size = [("width", number(96)), ("height", number(64)), ("frames", number(17))];
     let noise = [&[("vae", model.vae.clone()), ("seed", number(1))], &size[..]].concat();
     let noise = rig.fact("latent.noise", &noise, 0);

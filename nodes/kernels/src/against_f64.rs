@@ -235,15 +235,16 @@ fn attentions() {
         let scale = 1.5 / (d as f64).sqrt();
         let [q64, k64, v64] = [&q, &k, &v].map(|t| f64s(&t.contiguous().unwrap()));
         let bias64 = f64s(&bias);
-        let expected = |with_bias: bool| -> Vec<f64> {
+        let of_keys = random.tensor(&[1, 1, m], DType::F32);
+        let of_keys64 = f64s(&of_keys);
+        let expected = |bias: &dyn Fn(usize, usize, usize) -> f64| -> Vec<f64> {
             let mut out = Vec::new();
             for (head, query) in (0..heads).flat_map(|head| (0..n).map(move |n| (head, n))) {
                 let q = &q64[(head * n + query) * d..][..d];
                 let score = |key: usize| {
                     let k = &k64[(head * m + key) * d..][..d];
                     let product: f64 = q.iter().zip(k).map(|(q, k)| q * k).sum();
-                    let bias = bias64[(head * n + query) * m + key];
-                    product * scale + if with_bias { bias } else { 0.0 }
+                    product * scale + bias(head, query, key)
                 };
                 let scores: Vec<f64> = (0..m).map(score).collect();
                 let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -256,7 +257,9 @@ fn attentions() {
             }
             out
         };
-        let (plain, biased) = (expected(false), expected(true));
+        let plain = expected(&|_, _, _| 0.0);
+        let biased = expected(&|head, query, key| bias64[(head * n + query) * m + key]);
+        let biased_by_key = expected(&|_, _, key| of_keys64[key]);
         // Weights are rounded to bf16 before they meet the values.
         let limit = if dtype == DType::BF16 { 4e-3 } else { 5e-6 };
         in_every_tier(|tier| {
@@ -266,6 +269,8 @@ fn attentions() {
             near(&what, &found.contiguous().unwrap(), &plain, limit);
             let found = crate::attention_with_bias(&q, &k, &v, &bias, scale).unwrap();
             near(&what, &found.contiguous().unwrap(), &biased, limit);
+            let found = crate::attention_with_bias(&q, &k, &v, &of_keys, scale).unwrap();
+            near(&what, &found.contiguous().unwrap(), &biased_by_key, limit);
         });
     }
 }

@@ -47,7 +47,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tenso
 
 /// Softmax(q·kᵀ·scale + bias)·v, as [`attention`].
 ///
-/// Shapes: as [`attention`]; `bias` broadcasts to `[heads, n, m]`.
+/// Shapes: as [`attention`]; `bias` broadcasts to `[heads, n, m]`. One of keys alone,
+/// `[1, 1, m]`, is read where it lies: ln c lets a key count as c that are equal.
 pub fn attention_with_bias(
     q: &Tensor,
     k: &Tensor,
@@ -62,8 +63,12 @@ pub fn attention_with_bias(
     if !is_fast(&[q, k, v]) || !fast_mixed(&[bias]) {
         return composite::attention_with_bias(q, k, v, bias, scale);
     }
-    let shape = (q.dim(0)?, q.dim(1)?, k.dim(1)?);
-    let bias = Dense::new(&bias.broadcast_as(shape)?)?;
+    let (heads, n, m) = (q.dim(0)?, q.dim(1)?, k.dim(1)?);
+    if bias.dims() == [1, 1, m] {
+        let bias = Dense::new(bias)?;
+        return on_cpu(q, k, v, Some(Bias::Keys(bias.numbers())), scale);
+    }
+    let bias = Dense::new(&bias.broadcast_as((heads, n, m))?)?;
     on_cpu(q, k, v, Some(Bias::Pairs(bias.numbers())), scale)
 }
 
@@ -97,6 +102,8 @@ enum Bias<'a> {
     Pairs(Numbers<'a>),
     /// `[heads, n + m − 1]`, by distance.
     Distances(Numbers<'a>),
+    /// `[m]`, the same for all queries.
+    Keys(Numbers<'a>),
 }
 
 /// Whether the fast path may take queries, keys and values: of one type.
@@ -304,6 +311,7 @@ impl Job<'_> {
         let (bias, first) = match bias {
             Bias::Pairs(bias) => (bias, (head * n + query) * m + start),
             Bias::Distances(bias) => (bias, head * (n + m - 1) + n - 1 - query + start),
+            Bias::Keys(bias) => (bias, start),
         };
         bias.with(first..first + scores.len(), |bias| add_scaled(scores, self.scale, bias));
         1.0

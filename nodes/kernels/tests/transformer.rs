@@ -153,7 +153,7 @@ fn attention_with_bias_equals_its_composite_form() {
     let mut random = Random::new(5);
     let (q, k, v) =
         (random.tensor(&[3, 7, 4]), random.tensor(&[3, 9, 4]), random.tensor(&[3, 9, 4]));
-    for shape in [[3, 7, 9], [1, 7, 9]] {
+    for shape in [[3, 7, 9], [1, 7, 9], [1, 1, 9]] {
         let bias = random.tensor(&shape);
         let expected = composite::attention_with_bias(&q, &k, &v, &bias, 1.0).unwrap();
         close(&kino_kernels::attention_with_bias(&q, &k, &v, &bias, 1.0).unwrap(), &expected, 1e-5);

@@ -202,6 +202,8 @@ pub struct PromptLoss {
     pub cut: String,
     /// Words that stand for nothing in its vocabulary, each once, in the order of the text.
     pub unknown: Vec<String>,
+    /// The tokens that it does read, or more than those; none where that is not known.
+    pub tokens: Option<usize>,
 }
 
 /// Turns text into conditioning.
@@ -305,6 +307,14 @@ pub struct DenoiserInputs {
     pub frame_rate: Option<f64>,
 }
 
+impl RunSize {
+    /// Rows of a text that a denoiser computes with which reads those past its end once, or not at
+    /// all; `rows` are all.
+    pub fn rows_of_text(&self, rows: usize) -> usize {
+        self.distinct_rows.map_or(rows, |distinct| distinct.min(rows))
+    }
+}
+
 impl DenoiserInputs {
     /// Width of a patch of `channels` channels.
     fn width(&self, channels: usize) -> usize {
@@ -332,6 +342,8 @@ pub struct RunSize {
     pub tokens_at_once: usize,
     /// Texts, each with its negative prompt.
     pub texts: usize,
+    /// Rows of a text up to those past its end, which are equal; none where that is not known.
+    pub distinct_rows: Option<usize>,
     /// Bytes of a number in the compute type.
     pub number: usize,
     /// The step cache that stands beside it, if one does.

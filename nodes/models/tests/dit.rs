@@ -85,6 +85,20 @@ fn text_to_video_equals_the_reference() {
     check_model("wan_t2v");
 }
 
+/// Rows that are equal and stand last are computed with once. Where the prompt stands behind them,
+/// each is computed with, and attention does not see the order of keys.
+#[test]
+fn one_row_past_the_prompt_stands_for_all() {
+    let golden = golden("wan_t2v/golden/transformer.safetensors");
+    let a = case(&golden, "a");
+    let text = text();
+    let turned: Vec<u32> = (0..512).rev().collect();
+    let turned = text.index_select(&Tensor::new(turned, &Device::Cpu).unwrap(), 0).unwrap();
+    let dit = dit("wan_t2v/model", DType::F32);
+    let [once, each] = [&text, &turned].map(|text| alone(&dit, &a, &dit.context(text).unwrap()));
+    close("rows at the end and in front", &once, &each, 1e-5);
+}
+
 #[test]
 fn a_timestep_per_token_equals_the_reference() {
     let timesteps = golden("wan22_ti2v/golden/transformer.safetensors").f64s("a.timestep");

@@ -51,9 +51,11 @@ fn texts_are_pooled_as_transformers_does() {
         let ids: Vec<u32> = golden.f64s("clip.odd_ids").iter().map(|id| *id as u32).collect();
         let found = clip.pooled(&ids, &mut || Ok(())).unwrap();
         close(&format!("{folder}, odd"), &found, &golden.get(odd), 1e-5);
-        let loss = tokens.loss(texts[3].as_str().unwrap()).unwrap();
+        let loss = tokens.loss(texts[3].as_str().unwrap(), 1000).unwrap();
         assert!(loss.cut.starts_with(|c: char| c.is_ascii()) && loss.cut.len() > 100, "{loss:?}");
-        assert_eq!(tokens.loss(texts[0].as_str().unwrap()).unwrap(), Default::default());
+        assert_eq!(tokens.loss(texts[0].as_str().unwrap(), 1000).unwrap(), Default::default());
+        let few = tokens.loss(texts[0].as_str().unwrap(), 3);
+        assert!(few.is_err(), "the encoder knows fewer tokens");
         assert!(clip.pooled(&[9999], &mut || Ok(())).is_err(), "a token of another vocabulary");
         assert!(clip.encode(&[1; 78], &mut || Ok(())).is_err(), "too many tokens");
     }

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import UMT5Config, UMT5EncoderModel
 
 import shapes
@@ -25,12 +25,13 @@ def tokenizer():
         clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=True
     )
     tok.normalizer = normalizers.Sequence([normalizers.NFKC(), bert])
-    # No class of all letters is asked for: to compile one takes longer than to check a graph.
+    # Words end where another script begins, which signs have, too. No regular expression is asked
+    # for: to compile one takes longer than to check a graph.
     tok.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(",|[\u2190-\u2fff\U0001f000-\U0001faff]+"), "isolated"),
             pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Punctuation("contiguous"),
+            pre_tokenizers.UnicodeScripts(),
+            pre_tokenizers.Punctuation("isolated"),
         ]
     )
     tok.post_processor = processors.TemplateProcessing(

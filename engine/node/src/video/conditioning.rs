@@ -136,12 +136,16 @@ impl Embeddings {
 pub struct ConditioningFact {
     /// Name and shape of each.
     pub embeddings: Vec<(String, Vec<usize>)>,
+    /// Rows of the text up to those past its end, which are equal, or more than those; none where
+    /// that is not known. It is the larger one of the prompt's and the negative one's.
+    pub distinct_rows: Option<usize>,
 }
 
 impl ConditioningFact {
     /// Embeddings of a text alone: `[rows, dim]`, rows of padding included.
     pub fn of_text(rows: usize, dim: usize) -> Self {
-        ConditioningFact { embeddings: vec![(Embeddings::TEXT.to_owned(), vec![rows, dim])] }
+        let embeddings = vec![(Embeddings::TEXT.to_owned(), vec![rows, dim])];
+        ConditioningFact { embeddings, distinct_rows: None }
     }
 
     /// The shape of the embeddings of a name.
@@ -225,7 +229,8 @@ impl ValueType for Conditioning {
     fn fact(&self) -> ConditioningFact {
         let known =
             |embedding: &Embedding| (embedding.name.to_string(), embedding.tensor.dims().to_vec());
-        ConditioningFact { embeddings: self.positive.0.iter().map(known).collect() }
+        let embeddings = self.positive.0.iter().map(known).collect();
+        ConditioningFact { embeddings, distinct_rows: None }
     }
 
     fn shape(&self) -> Option<Vec<usize>> {

@@ -8,7 +8,7 @@ use candle_core::DType;
 use super::config::{PromptForm, TextConfig, TokenizerConfig};
 use super::encoder::{T5Encoder, prepared};
 use super::t5::T5;
-use super::tokens::{Tokens, within_vocabulary};
+use super::tokens::Tokens;
 use crate::cancel::CheckCancel;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -71,7 +71,7 @@ impl TextEncoderSpec for T5Spec {
         // A token is a byte at least, and a large vocabulary has one for every byte: where the text
         // fits in any case, its tokenizer, which takes a second to read, need not say so.
         if self.config.vocab_size > SMALL_VOCABULARY && text.len() + 2 <= rows {
-            return Ok(PromptLoss::default());
+            return Ok(PromptLoss { tokens: Some(text.len() + 2), ..PromptLoss::default() });
         }
         if self.tokens.get().is_none() {
             let config = TokenizerConfig::read(checkpoint, &self.form)?;
@@ -80,8 +80,7 @@ impl TextEncoderSpec for T5Spec {
             let _ = self.tokens.set(tokens);
         }
         let Some(tokens) = self.tokens.get() else { return Ok(PromptLoss::default()) };
-        within_vocabulary(&tokens.encode(&text)?, self.config.vocab_size)?;
-        tokens.loss(&text)
+        tokens.loss(&text, self.config.vocab_size)
     }
 }
 

@@ -89,16 +89,18 @@ impl Tokens {
         Ok(ids[..kept].iter().copied().chain([self.end]).collect())
     }
 
-    /// What of a cleaned text is lost on the way to tokens.
+    /// What of a cleaned text is lost on the way to the tokens of an encoder that knows so many.
     ///
     /// # Errors
-    /// As [`Tokens::encode`].
-    pub fn loss(&self, text: &str) -> Result<PromptLoss> {
+    /// As [`Tokens::encode`], and when there is a token that the encoder does not know.
+    pub fn loss(&self, text: &str, vocabulary: usize) -> Result<PromptLoss> {
         let encoding = self
             .tokenizer
             .encode(text, false)
             .map_err(|error| Error::input(format!("the tokenizer failed: {error}")))?;
         let (ids, places) = (encoding.get_ids(), encoding.get_offsets());
+        within_vocabulary(&ids[..ids.len().min(self.length - 1)], vocabulary)?;
+        within_vocabulary(&[self.end], vocabulary)?;
         let part = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
         let first_cut = places.get(self.length - 1);
         let cut = first_cut.map_or("", |(from, _)| part(*from, text.len())).to_owned();
@@ -112,7 +114,8 @@ impl Tokens {
                 unknown.push(word.to_owned());
             }
         }
-        Ok(PromptLoss { cut, unknown })
+        let tokens = Some(ids.len().min(self.length - 1) + 1);
+        Ok(PromptLoss { cut, unknown, tokens })
     }
 
     /// Rows of an encoded text: the most tokens that the model reads.

@@ -28,8 +28,28 @@ impl Heads {
     /// # Errors
     /// When shapes do not fit.
     pub fn mix(self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
-        let scale = 1.0 / (self.width as f64).sqrt();
-        let mixed = kernels::attention(query, key, value, scale)?;
+        self.joined(&kernels::attention(query, key, value, self.scale())?)
+    }
+
+    /// The same with `bias` added to the scores, which broadcasts to `[heads, tokens, keys]`.
+    ///
+    /// # Errors
+    /// As [`Heads::mix`].
+    pub fn mix_with_bias(
+        self,
+        query: &Tensor,
+        (key, value): (&Tensor, &Tensor),
+        bias: &Tensor,
+    ) -> Result<Tensor> {
+        self.joined(&kernels::attention_with_bias(query, key, value, bias, self.scale())?)
+    }
+
+    fn scale(self) -> f64 {
+        1.0 / (self.width as f64).sqrt()
+    }
+
+    /// `[heads, tokens, width]` to `[tokens, dim]`.
+    fn joined(self, mixed: &Tensor) -> Result<Tensor> {
         Ok(mixed.transpose(0, 1)?.reshape(((), self.count * self.width))?)
     }
 }

@@ -194,7 +194,7 @@ impl DenoiserSpec for LtxDenoiser {
     /// feed-forward; and the rows of a product that are packed.
     fn memory(&self, size: &RunSize) -> u64 {
         let (dim, wide) = (self.config.dim(), |n: usize| n as u128);
-        let rows = self.inputs.conditioning[0].rows.unwrap_or(0);
+        let rows = size.rows_of_text(self.inputs.conditioning[0].rows.unwrap_or(0));
         let contexts = 4 * wide(size.texts) * wide(self.config.num_layers) * wide(rows * dim);
         let packed = size.tokens_at_once.min(kino_kernels::PACKED_ROWS);
         let block = wide(size.tokens_at_once) * wide(9 * dim) + wide(packed) * wide(4 * dim);

@@ -258,7 +258,11 @@ impl DenoiserSpec for WanDenoiser {
     /// with and without text, and two in a call.
     fn memory(&self, size: &RunSize) -> u64 {
         let (config, wide) = (&self.config, |n: usize| n as u128);
-        let rows: usize = self.inputs.conditioning.iter().filter_map(|input| input.rows).sum();
+        let rows = |input: &EmbeddingSpec| match input.rows {
+            Some(rows) if input.name == TEXT => size.rows_of_text(rows),
+            rows => rows.unwrap_or(0),
+        };
+        let rows: usize = self.inputs.conditioning.iter().map(rows).sum();
         let beside = config.control().map_or(0, |control| control.layers.len());
         let layers = wide(config.num_layers + beside);
         let contexts = 4 * wide(size.texts) * layers * wide(rows * config.dim());

@@ -14,7 +14,6 @@ use crate::error::Result;
 use crate::model::{
     Embedding, EmbeddingSpec, Embeddings, PromptLoss, TextEncoder, TextEncoderSpec,
 };
-use crate::text::tokens::within_vocabulary;
 use crate::weight::Weights;
 
 /// A CLIP text encoder that gives one vector.
@@ -71,8 +70,7 @@ impl TextEncoderSpec for ClipTextSpec {
             let _ = self.tokens.set(self.read_tokens(checkpoint)?);
         }
         let Some(tokens) = self.tokens.get() else { return Ok(PromptLoss::default()) };
-        within_vocabulary(&tokens.encode(prompt)?, self.config.vocab_size)?;
-        tokens.loss(prompt)
+        tokens.loss(prompt, self.config.vocab_size)
     }
 }
 

@@ -7,6 +7,7 @@ use tokenizers::Tokenizer;
 use crate::checkpoint::{ModelFiles, invalid};
 use crate::error::{Error, Result};
 use crate::model::PromptLoss;
+use crate::text::tokens::within_vocabulary;
 
 /// How words are cut before they are looked up, and what a text becomes before that
 /// (`tokenization_clip.py` of transformers).
@@ -101,16 +102,19 @@ impl ClipTokens {
         Ok(ids)
     }
 
-    /// What of a text is lost on the way to tokens.
+    /// What of a text is lost on the way to the tokens of an encoder that knows so many.
     ///
     /// # Errors
-    /// As [`ClipTokens::encode`].
-    pub fn loss(&self, text: &str) -> Result<PromptLoss> {
+    /// As [`ClipTokens::encode`], and when there is a token that the encoder does not know.
+    pub fn loss(&self, text: &str, vocabulary: usize) -> Result<PromptLoss> {
         let encoding = self.tokenizer.encode(text, false).map_err(failed)?;
+        let ids = encoding.get_ids();
+        within_vocabulary(&ids[..ids.len().min(self.length - 2)], vocabulary)?;
+        within_vocabulary(&[self.begin, self.end, self.padding], vocabulary)?;
         let first_cut = encoding.get_offsets().get(self.length - 2);
         let cut = first_cut.and_then(|(from, _)| text.get(*from..)).unwrap_or_default();
         // Words are cut into bytes at last, so none is unknown.
-        Ok(PromptLoss { cut: cut.to_owned(), unknown: Vec::new() })
+        Ok(PromptLoss { cut: cut.to_owned(), ..PromptLoss::default() })
     }
 
     /// How many tokens a text becomes.

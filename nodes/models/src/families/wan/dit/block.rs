@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use kino_kernels::{self as kernels, LinearEpilogue};
 
-use super::condition::Modulation;
+use super::condition::{Modulation, ProjectedText};
 use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
 use crate::weight::{Heads, Linear, RmsNorm, Weights};
@@ -16,10 +16,11 @@ pub(super) struct Clip<'a> {
 }
 
 /// A text, and pictures where there are any, as one block's cross-attention reads them: keys and
-/// values, each `[heads, rows, head_dim]`.
+/// values, each `[heads, rows, head_dim]`, with what is added to the scores of the text's rows.
 #[derive(Debug, Clone)]
 pub(super) struct BlockContext {
     text: (Tensor, Tensor),
+    text_bias: Option<Tensor>,
     image: Option<(Tensor, Tensor)>,
 }
 
@@ -49,7 +50,11 @@ impl BlockText {
 
     /// Keys and values of a projected text and of projected pictures. Shapes: `[rows, dim]` to
     /// twice `[heads, rows, head]`.
-    pub(super) fn context(&self, text: &Tensor, image: Option<&Tensor>) -> Result<BlockContext> {
+    pub(super) fn context(
+        &self,
+        text: &ProjectedText,
+        image: Option<&Tensor>,
+    ) -> Result<BlockContext> {
         let place = |t: Tensor| -> Result<Tensor> {
             Ok(self.heads.split(&t)?.transpose(0, 1)?.contiguous()?)
         };
@@ -61,7 +66,8 @@ impl BlockText {
         };
         let image = image.zip(self.image.as_ref());
         Ok(BlockContext {
-            text: both(&self.key, &self.key_norm, &self.value, text)?,
+            text: both(&self.key, &self.key_norm, &self.value, &text.rows)?,
+            text_bias: text.bias.clone(),
             image: image
                 .map(|(rows, added)| both(&added.key, &added.key_norm, &added.value, rows))
                 .transpose()?,
@@ -164,8 +170,11 @@ impl Block {
         let query = heads.split(&text.forward(y)?)?;
         let to_text = |clip: &Clip<'_>| {
             let query = query.narrow(0, clip.start, clip.tokens)?.transpose(0, 1)?;
-            let BlockContext { text: (key, value), image } = clip.context;
-            let mixed = heads.mix(&query, key, value)?;
+            let BlockContext { text: (key, value), text_bias, image } = clip.context;
+            let mixed = match text_bias {
+                Some(bias) => heads.mix_with_bias(&query, (key, value), bias)?,
+                None => heads.mix(&query, key, value)?,
+            };
             match image {
                 Some((key, value)) => Ok((mixed + heads.mix(&query, key, value)?)?),
                 None => Ok(mixed),

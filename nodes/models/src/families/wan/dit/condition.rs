@@ -5,6 +5,7 @@ use kino_kernels::{self as kernels, LinearEpilogue};
 
 use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
+use crate::text::distinct_rows;
 use crate::timestep::sinusoids;
 use crate::weight::{LayerNorm, Linear, Weights};
 
@@ -62,10 +63,31 @@ impl Embedder {
         Ok(projected.to_dtype(DType::F32)?.reshape(((), 6, self.dim))?)
     }
 
-    /// A text at the width of the blocks. Shapes: `[rows, text_dim]` to `[rows, dim]`.
-    pub(super) fn text(&self, text: &Tensor) -> Result<Tensor> {
-        self.text_out.forward(&self.text_in.finished(text, LinearEpilogue::GeluTanh)?)
+    /// A text at the width of the blocks. Shape: `text` is `[rows, text_dim]`.
+    pub(super) fn text(&self, text: &Tensor, dtype: DType) -> Result<ProjectedText> {
+        let kept = distinct_rows(text)?;
+        let equal = text.dim(0)? + 1 - kept;
+        let rows = text.narrow(0, 0, kept)?.to_dtype(dtype)?;
+        let rows =
+            self.text_out.forward(&self.text_in.finished(&rows, LinearEpilogue::GeluTanh)?)?;
+        let bias = (equal > 1).then(|| {
+            let mut bias = vec![0.0; kept];
+            bias[kept - 1] = (equal as f32).ln();
+            Tensor::from_vec(bias, (1, 1, kept), rows.device())
+        });
+        Ok(ProjectedText { bias: bias.transpose()?, rows })
     }
+}
+
+/// A text at the width of the blocks. Past a prompt stand rows of zeros, which no mask leaves out
+/// and which are equal in every block: one stands for them all.
+#[derive(Debug)]
+pub(super) struct ProjectedText {
+    /// `[rows, dim]`
+    pub(super) rows: Tensor,
+    /// What is added to the scores of the rows, `[1, 1, rows]`: ln c where one stands for c, as
+    /// c·exp(s) = exp(s + ln c). None where each stands for itself.
+    pub(super) bias: Option<Tensor>,
 }
 
 /// The epsilon of the norms around the image's two layers.

@@ -4,7 +4,7 @@
 use candle_core::Tensor;
 
 use super::block::{Block, BlockContext, BlockText, Clip};
-use super::condition::Modulation;
+use super::condition::{Modulation, ProjectedText};
 use super::ends::load_patch_embedding;
 use crate::error::{Error, Result};
 use crate::families::wan::transformer::{ControlConfig, TransformerConfig};
@@ -66,7 +66,7 @@ impl ControlBlocks {
     /// Keys and values of a projected text and of projected pictures, for each block.
     pub(super) fn context(
         &self,
-        text: &Tensor,
+        text: &ProjectedText,
         image: Option<&Tensor>,
     ) -> Result<Vec<BlockContext>> {
         self.texts.each(|_, own| own.context(text, image))
