@@ -337,7 +337,7 @@ impl Bench {
             "compute": model.compute, "folder": folder
         });
         peer.load(&load)?;
-        let mut ours: Option<(usize, Side)> = None;
+        let mut ours: Option<Side> = None;
         for work in rest {
             if !self.has_time(model, &work) {
                 self.skip(model, &work, path)?;
@@ -359,18 +359,29 @@ impl Bench {
         model: &Model,
         work: &Work,
         (load, folder): (&Value, &Path),
-        ours: &mut Option<(usize, Side)>,
+        ours: &mut Option<Side>,
         peer: &mut Side,
     ) -> Result<Found> {
-        if ours.as_ref().is_none_or(|(threads, _)| *threads != work.threads) {
+        if peer.threads() != work.threads {
+            match model.peer {
+                Peer::Torch => peer.set_threads(work.threads)?,
+                // Its threads are settled when it loads a model, and it does not live through a
+                // second one.
+                Peer::StableDiffusionCpp => {
+                    let script = model.peer.script();
+                    *peer = Side::peer(&self.options.python, &script, work.threads)?;
+                    peer.load(load)?;
+                }
+            }
+        }
+        if ours.as_ref().is_none_or(|side| side.threads() != work.threads) {
             // The first goes before the second is loaded.
             *ours = None;
             let mut side = Side::ours(work.threads)?;
             side.load(load)?;
-            peer.ask(&json!({ "do": "threads", "count": work.threads }))?;
-            *ours = Some((work.threads, side));
+            *ours = Some(side);
         }
-        let (_, ours) = ours.as_mut().ok_or("our side is gone")?;
+        let ours = ours.as_mut().ok_or("our side is gone")?;
         self.pairs(model, work, [ours, peer], folder)
     }
 

@@ -202,6 +202,10 @@ def make(command):
         write(f"{folder}/{part}", random())
 
 
+# Rows of a text, and those of them that are a prompt's: a long one.
+TEXT_ROWS, PROMPT_ROWS = 512, 128
+
+
 def make_input(command):
     """Writes an input: `latent` and `text`, or `frames`, or `ids`, or the noise of a clip."""
     generator = torch.Generator().manual_seed(11)
@@ -212,7 +216,9 @@ def make_input(command):
 
     if kind == "transformer":
         frames, rows, columns = size
-        text = random(command.get("text_rows", 512), WAN["text_dim"])
+        # As Wan's pipeline gives it: zeros past the prompt, which no mask leaves out.
+        text = random(command.get("text_rows", TEXT_ROWS), WAN["text_dim"])
+        text[PROMPT_ROWS:] = 0
         tensors = dict(latent=random(16, frames, 2 * rows, 2 * columns), text=text)
     elif kind == "vae_decode":
         frames, height, width = size

@@ -166,16 +166,10 @@ class Program:
     threads, program = 1, None
 
     def load(self, command):
-        folder = command["folder"]
-        self.paths = [f"{folder}/model.gguf", f"{folder}/tae.safetensors"]
-        self.open()
-        return dict(weights=sum(os.path.getsize(path) for path in self.paths))
-
-    def open(self):
         from stable_diffusion_cpp import StableDiffusion
 
-        self.program = None
-        model, autoencoder = self.paths
+        folder = command["folder"]
+        model, autoencoder = paths = [f"{folder}/model.gguf", f"{folder}/tae.safetensors"]
         self.program = StableDiffusion(
             diffusion_model_path=model,
             taesd_path=autoencoder,
@@ -183,12 +177,11 @@ class Program:
             diffusion_flash_attn=True,  # its way of the least time and memory
             verbose=False,
         )
+        return dict(weights=sum(os.path.getsize(path) for path in paths))
 
     def set_threads(self, command):
         # They are settled when a model is loaded.
-        changed, self.threads = self.threads != command["count"], command["count"]
-        if self.program and changed:
-            self.open()
+        self.threads = command["count"]
 
     def input(self, command):
         self.latent = load_file(command["file"])["latent"]

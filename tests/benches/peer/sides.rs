@@ -72,6 +72,7 @@ pub(crate) struct Side {
     commands: ChildStdin,
     answers: Receiver<String>,
     name: &'static str,
+    threads: usize,
     /// Resident bytes before anything was loaded, and those of the weights.
     pub(crate) base: u64,
     pub(crate) weights: u64,
@@ -83,19 +84,30 @@ impl Side {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(own);
         command.arg("--serve");
-        Self::start(with_threads(&mut command, threads), "ours")
+        Self::start(&mut command, threads, "ours")
     }
 
     /// A peer, by its script.
     pub(crate) fn peer(python: &Path, script: &Path, threads: usize) -> Result<Self> {
         let mut command = Command::new(python);
         command.arg(script).arg("serve");
-        let mut side = Self::start(with_threads(&mut command, threads), "the peer")?;
+        let mut side = Self::start(&mut command, threads, "the peer")?;
         side.ask(&json!({ "do": "threads", "count": threads }))?;
         Ok(side)
     }
 
-    fn start(command: &mut Command, name: &'static str) -> Result<Self> {
+    /// Has a peer compute with so many threads from now on.
+    pub(crate) fn set_threads(&mut self, threads: usize) -> Result<()> {
+        self.threads = threads;
+        self.ask(&json!({ "do": "threads", "count": threads })).map(drop)
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn start(command: &mut Command, threads: usize, name: &'static str) -> Result<Self> {
+        let command = with_threads(command, threads);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.map_err(|error| format!("{name} does not start: {error}"))?;
         let pipes = (child.stdin.take(), child.stdout.take());
@@ -108,7 +120,7 @@ impl Side {
             // Until nobody waits for them any more.
             lines.map(|line| sender.send(line)).all(|sent| sent.is_ok())
         });
-        Ok(Self { child, commands, answers, name, base: 0, weights: 0 })
+        Ok(Self { child, commands, answers, name, threads, base: 0, weights: 0 })
     }
 
     /// Tells it something and waits for its answer.

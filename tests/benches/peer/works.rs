@@ -82,11 +82,12 @@ impl Peer {
         }
     }
 
-    /// Rows of the text that it computes with.
+    /// Rows of the text that differ, which is what has to be computed: a prompt of 128 and zeros up
+    /// to 512, or 256 of zeros.
     fn text_rows(self) -> f64 {
         match self {
-            Self::Torch => 512.0,
-            Self::StableDiffusionCpp => 256.0,
+            Self::Torch => 129.0,
+            Self::StableDiffusionCpp => 1.0,
         }
     }
 }
