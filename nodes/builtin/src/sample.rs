@@ -183,7 +183,8 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
             distinct_rows = None;
             continue;
         };
-        distinct_rows = distinct_rows.zip(text.distinct_rows).map(|(most, rows)| most.max(rows));
+        let rows = text.distinct_rows.or(text.text().map(|(rows, _)| rows));
+        distinct_rows = distinct_rows.zip(rows).map(|(most, rows)| most.max(rows));
         if let Some(part) = &part {
             check_text(part, &text, facts.is_fed("image"))
                 .into_iter()

@@ -405,9 +405,15 @@ fn what_does_not_fit_is_refused_in_the_plan() {
             &[(&of("unet.mid.q", down), &[2, 8]), (&of("unet.mid.q", up), &[8, 2])]
         ),
         "path: /other.safetensors: none of its 1 layers is in this transformer: it was made for \
-         another family of models (its first is `unet.mid.q`; the transformer has such as \
-         `blocks.0.attn1.norm_k`)"
+         another family of models; take one that was made for this family (its first is \
+         `unet.mid.q`; the transformer has such as `blocks.0.attn1.norm_k`)"
     );
+    let of_text = "lora_te1_text_model_encoder_layers_0_mlp_fc1";
+    let said = refused(
+        "text.safetensors",
+        &[(&of(of_text, "lora_down.weight"), &[2, 8]), (&of(of_text, "lora_up.weight"), &[8, 2])],
+    );
+    assert!(said.contains("made for a text encoder, which adapters do not change here"), "{said}");
     assert_eq!(
         refused("large.safetensors", &[(&of(q, down), &[2, 128]), (&of(q, up), &[128, 2])]),
         "path: /large.safetensors: `transformer.blocks.0.attn1.to_q.lora_A.weight` is [2, 128] and \

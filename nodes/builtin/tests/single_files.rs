@@ -486,7 +486,14 @@ fn narrow_forms_that_are_not_read_are_told_by_their_name() {
     let expected =
         "`blocks.1.ffn.net.0.proj.weight_scale_inv`, a scale a block, is not supported yet";
     assert!(said.contains(expected), "{said}");
-    let said = told(&beside("weight_scale", || Stored(Dtype::F32, vec![3], vec![0; 12])));
+    let said = told(&|name, tensor| {
+        let own = name.strip_suffix("weight").filter(|_| tensor.0 == Dtype::F8_E4M3);
+        let scale = |own| match own == layer {
+            true => Stored(Dtype::F32, vec![3], vec![0; 12]),
+            false => Stored(Dtype::F32, vec![], vec![0; 4]),
+        };
+        own.map(|own| (format!("{own}weight_scale"), scale(own))).into_iter().collect()
+    });
     assert!(
         said.contains("`blocks.1.ffn.net.0.proj.weight_scale`: expected [], found [3]"),
         "{said}"
@@ -504,13 +511,46 @@ fn narrow_forms_that_are_not_read_are_told_by_their_name() {
 #[test]
 fn eight_bits_whose_scale_is_missing_are_an_error() {
     let rig = Rig::new("single-unscaled");
-    let (mut stored, _) = scaled(&transformer(), Some(0.01), true);
-    stored.retain(|(name, _)| name != "blocks.1.ffn.0.scale_weight");
-    let file = File::new("unscaled.safetensors");
-    write(&file, &stored);
-    let dit = rig.fact("model.load", &[("transformer", known(file.path()))], DIT);
-    let told = rig.objects("schedule", &[("dit", dit)]);
-    assert!(told.contains("has no weight `blocks.1.ffn.net.0.proj.scale_weight`"), "{told}");
+    // With the mark of a scaled file, and without: the other weights have scales.
+    for marked in [true, false] {
+        let (mut stored, _) = scaled(&transformer(), Some(0.01), marked);
+        stored.retain(|(name, _)| name != "blocks.1.ffn.0.scale_weight");
+        let file = File::new("unscaled.safetensors");
+        write(&file, &stored);
+        let dit = rig.fact("model.load", &[("transformer", known(file.path()))], DIT);
+        let told = rig.objects("schedule", &[("dit", dit)]);
+        assert!(told.contains("`blocks.1.ffn.net.0.proj.scale_weight` is missing"), "{told}");
+        assert!(told.contains("download it again"), "{told}");
+    }
+}
+
+/// What is left of a damaged file is no smaller transformer.
+#[test]
+fn a_weight_that_is_missing_is_named_and_not_counted_away() {
+    let rig = Rig::new("single-damaged");
+    for (missing, named) in [
+        ("blocks.1.self_attn.q.weight", "`blocks.1.attn1.to_q.weight`"),
+        ("blocks.0.norm3.weight", "`blocks.0.norm2.weight`"),
+        ("blocks.0.ffn.0.weight", "`blocks.0.ffn.net.0.proj.weight`"),
+        ("text_embedding.0.weight", "(`text_embedding.0.weight`)"),
+        ("time_embedding.0.weight", "(`time_embedding.0.weight`)"),
+    ] {
+        let (mut stored, _) = scaled(&transformer(), None, false);
+        let whole = stored.len();
+        stored.retain(|(name, _)| name != missing);
+        assert_eq!(stored.len(), whole - 1, "{missing}");
+        let file = File::new("damaged.safetensors");
+        write(&file, &stored);
+        let from_file = [("transformer", known(file.path()))];
+        let told = match rig.infer("model.load", &from_file) {
+            Ok(loaded) => rig.objects("schedule", &[("dit", loaded.outputs[DIT].clone())]),
+            Err(errors) => format!("{errors:?}"),
+        };
+        assert!(told.contains(named), "{missing}: {told}");
+    }
+    let piece = File::of("wan-00001-of-00002.safetensors", &transformer());
+    let told = rig.objects("model.load", &[("transformer", known(piece.path()))]);
+    assert!(told.contains("it is piece 1 of 2 of a model"), "{told}");
 }
 
 /// What a transformer lacks is known before anything is read or runs.
@@ -668,6 +708,42 @@ fn a_text_encoder_alone_is_the_one_of_the_folder() {
     let said = told("a red circle");
     assert!(said.starts_with("encoder: token ") && said.contains("vocabulary of 608"), "{said}");
     assert!(said.contains("load the encoder from a folder that has its own tokenizer"), "{said}");
+}
+
+#[test]
+fn a_text_encoder_in_halves_or_eight_bits_is_the_numbers_that_it_stands_for() {
+    let rig = Rig::new("single-text-narrow");
+    let own = reference("wan_t2v/model/text_encoder/model.safetensors");
+    let own: Tensors = candle_core::safetensors::load(own, &Device::Cpu).unwrap();
+    let encode = |file: &File| {
+        let path = file.path();
+        let given = [("source", "wan_t2v/model"), ("text_encoder", path), ("compute", "f32")];
+        let inputs = [("encoder", load(&rig, &given, TEXT)), ("prompt", text("a red circle"))];
+        rig.one("text.encode", &inputs).tensor().unwrap()
+    };
+    let of_type = |tensors: &Tensors, dtype: DType| -> Tensors {
+        let cast = |tensor: &Tensor| tensor.to_dtype(dtype).unwrap();
+        tensors.iter().map(|(name, tensor)| (name.clone(), cast(tensor))).collect()
+    };
+    let half = of_type(&own, DType::F16);
+    let wide = File::of("umt5-wide.safetensors", &of_type(&half, DType::F32));
+    assert_eq!(distance(&encode(&File::of("umt5-f16.safetensors", &half)), &encode(&wide)), 0.0);
+    // As ComfyUI's scaled files: the matrices of layers in eight bits.
+    let (matrices, others): (Tensors, Tensors) =
+        of_type(&own, DType::F32).into_iter().partition(|(name, tensor)| {
+            tensor.rank() == 2 && name.contains("layer.") && !name.contains("relative")
+        });
+    let (mut stored, mut wide) = scaled(&matrices, Some(0.01), true);
+    for (name, tensor) in &others {
+        let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        stored.push((name.clone(), Stored(Dtype::F32, tensor.dims().to_vec(), bytes)));
+    }
+    wide.extend(others);
+    let (narrow, wide) = (File::new("umt5-fp8.safetensors"), File::of("umt5-w.safetensors", &wide));
+    write(&narrow, &stored);
+    let off = distance(&encode(&narrow), &encode(&wide));
+    assert!(off < 2e-5, "{off}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub use metadata::FileMetadata;
 pub use opened::Checkpoint;
 pub use part::{Cut, Identity, PartFiles};
 pub(crate) use part::{SCALES, TensorEntry};
-pub(crate) use single::written;
 pub use single::{
     DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,
 };
+pub(crate) use single::{count_blocks, written};

@@ -108,6 +108,21 @@ pub enum Error {
         nearest: Option<String>,
     },
 
+    /// A weight of eight bits has no scale, where others of its file have one, or it is marked as one
+    /// that has.
+    #[error(
+        "{file}: `{weight}` is stored in eight bits, and its scale `{name}` is missing: the file is \
+         incomplete; download it again, or take the model in bf16"
+    )]
+    MissingScale {
+        /// The file or folder that was searched.
+        file: String,
+        /// The full name of the weight.
+        weight: String,
+        /// How its scale would be called.
+        name: String,
+    },
+
     /// A weight has another shape than the config says.
     #[error("{file}: weight `{name}`: expected {expected:?}, found {found:?}")]
     WeightShape {

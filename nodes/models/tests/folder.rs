@@ -87,6 +87,7 @@ fn shards_are_joined() {
     std::fs::remove_file(part.join("model-2.safetensors")).unwrap();
     let refused = folder.weights("text_encoder", DType::F32, &Device::Cpu).unwrap_err().to_string();
     assert!(refused.contains("model-2.safetensors is missing"), "{refused}");
+    assert!(refused.contains("put the file there, or get the model anew"), "{refused}");
     std::fs::write(&index_file, index.replace("model-2", "../model-2")).unwrap();
     let refused = folder.weights("text_encoder", DType::F32, &Device::Cpu).unwrap_err().to_string();
     assert!(refused.contains("not a file beside the index"), "{refused}");

@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, IndexOp, Tensor};
 use common::{close, golden, model};
 use kino_models::ModelFolder;
 use kino_models::image::{ClipConfig, ClipVision, PrepareConfig, prepare};
+use kino_models::weight::{Probe, Weights};
 
 /// The reference's picture, `[h, w, 3]` in 0…1.
 fn picture() -> Tensor {
@@ -33,6 +36,19 @@ fn a_picture_is_made_ready_and_encoded_as_the_reference_does() {
     close("states", &states, &golden.get("penultimate").i(0).unwrap(), 2e-5);
     let wrong = clip.encode(&pixels.narrow(1, 0, 55).unwrap(), &mut || Ok(())).unwrap_err();
     assert!(wrong.to_string().contains("this encoder reads [3, 56, 56]"), "{wrong}");
+}
+
+/// The last layer, what follows it and the projection stand in every published file, and are no
+/// fault of it.
+#[test]
+fn nothing_of_a_whole_file_is_left_over() {
+    let folder = model("wan_i2v/model");
+    let files = Arc::new(folder.part("image_encoder").unwrap());
+    assert!(files.shape("visual_projection.weight").is_some());
+    let probe = Arc::new(Probe::default());
+    let weights = Weights::new(Arc::clone(&files), DType::F32, &Device::Cpu).unwrap();
+    ClipVision::load(&configs(&folder).0, &weights.probing(&probe)).unwrap();
+    assert!(probe.left_over(&files).is_empty(), "{:?}", probe.left_over(&files));
 }
 
 /// A picture of another size is resized as Pillow does, and cut: the same bytes.

@@ -251,7 +251,13 @@ impl ModelFolder {
             false => "the folder is not a complete model in the diffusers layout",
         }
         .to_owned();
-        hint += &self.completed_by();
+        hint += &match self.completed_by() {
+            commands if commands.is_empty() => {
+                "; put the file there, or get the model anew (`kino models pull OWNER/NAME`)"
+                    .to_owned()
+            }
+            commands => commands,
+        };
         Error::FileMissing { file: self.describe(path), hint }
     }
 

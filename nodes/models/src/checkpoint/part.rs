@@ -56,6 +56,16 @@ impl TensorEntry<'_> {
     }
 }
 
+/// Which of how many pieces a file is whose name ends as those of a model in pieces,
+/// `-00001-of-00002`.
+fn piece_of(name: &str) -> Option<(u32, u32)> {
+    let (stem, _) = name.rsplit_once('.')?;
+    let (stem, pieces) = stem.rsplit_once("-of-")?;
+    let (_, piece) = stem.rsplit_once('-')?;
+    let number = |digits: &str| (digits.len() == 5).then(|| digits.parse::<u32>().ok())?;
+    Some((number(piece)?, number(pieces)?)).filter(|(_, pieces)| *pieces > 1)
+}
+
 /// How the scales of the numbers of `LAYER.weight` are called, behind `LAYER.`: by ComfyUI, and by
 /// others.
 pub(crate) const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
@@ -112,6 +122,13 @@ impl PartFiles {
     /// When it is a pickle, truncated, or otherwise neither of them.
     pub fn of_file(file: DataFile) -> Result<Self> {
         let name = file.name().to_owned();
+        if let Some((piece, pieces)) = piece_of(&name) {
+            let reason = format!(
+                "it is piece {piece} of {pieces} of a model, by its name: load the folder that has \
+                 them all with its config.json, or one file made of them"
+            );
+            return Err(Error::Config { file: name, reason });
+        }
         Self::read(&name, vec![file])
     }
 

@@ -27,6 +27,20 @@ pub mod part_names {
 /// Gives the name that a weight has in the diffusers layout; none where it has none.
 pub type Rename = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
+/// How many blocks a network has whose weights' names begin with `prefix`, a number following: up
+/// to the last of which any weight is there, so that what a damaged file lacks of one is missed by
+/// name instead of making the network smaller.
+pub(crate) fn count_blocks<'a>(names: impl IntoIterator<Item = &'a str>, prefix: &str) -> usize {
+    let (mut weights, mut last) = (0, None);
+    for name in names {
+        weights += 1;
+        let number = name.strip_prefix(prefix).and_then(|rest| rest.split('.').next());
+        last = last.max(number.and_then(|number| number.parse::<usize>().ok()));
+    }
+    // Each has a weight: a number beyond that is nobody's.
+    last.filter(|last| *last < weights).map_or(0, |last| last + 1)
+}
+
 /// What a family finds a file to be, by the names and shapes of its weights.
 pub struct DetectedPart {
     /// Which part it is: one of [`part_names`].

@@ -29,6 +29,7 @@ impl ClipVision {
     pub fn load(config: &ClipConfig, weights: &Weights) -> Result<Self> {
         let (dtype, device) = (weights.dtype(), weights.device().clone());
         let named = weights.contains("vision_model.embeddings.class_embedding");
+        weights.leave("visual_projection.");
         let weights = if named { &weights.scope("vision_model") } else { weights };
         let (width, side) = (config.hidden_size, config.patch_size);
         let embeddings = weights.scope("embeddings");
@@ -37,6 +38,8 @@ impl ClipVision {
         let class = embeddings.get_as("class_embedding", width, DType::F32)?;
         let positions = (config.rows(), width);
         // What is read are the states before the last layer.
+        weights.leave(&format!("encoder.layers.{}.", config.num_hidden_layers - 1));
+        weights.leave("post_layernorm.");
         let layers = (0..config.num_hidden_layers - 1)
             .map(|index| {
                 Layer::load(&config.layers(), &weights.scope("encoder.layers").scope(index))

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{DetectedPart, PartFiles, SingleForm, part_names};
+use crate::checkpoint::{DetectedPart, PartFiles, SingleForm, count_blocks, part_names};
 
 /// Widths of published encoders, with the number of their heads, which shapes do not say: ViT-B, L,
 /// H (OpenCLIP's `ViT-H-14`), bigG.
@@ -26,7 +26,7 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         "model_type": "clip_vision_model",
         "hidden_size": width,
         "intermediate_size": layer(0)?.first()?,
-        "num_hidden_layers": (0..).take_while(|index| layer(*index).is_some()).count(),
+        "num_hidden_layers": count_blocks(files.names(), &format!("{wrapper}encoder.layers.")),
         "num_attention_heads": heads,
         "image_size": rows.saturating_sub(1).isqrt() * side,
         "patch_size": side,

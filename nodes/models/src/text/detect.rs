@@ -7,7 +7,7 @@ use flate2::read::GzDecoder;
 use serde_json::json;
 
 use super::config::PromptForm;
-use crate::checkpoint::{DetectedPart, PartFiles};
+use crate::checkpoint::{DetectedPart, PartFiles, count_blocks};
 use crate::error::{Error, Result};
 
 /// The tokenizers of UMT5-XXL (google/umt5-xxl) and T5 v1.1 XXL (google/t5-v1_1-xxl), both
@@ -85,7 +85,7 @@ pub(crate) fn detect(files: &PartFiles, form: &PromptForm) -> Option<DetectedPar
         shape(&format!("encoder.block.{index}.layer.0.SelfAttention.{name}.weight"))
     };
     let (query, bias) = (layer(0, "q")?, layer(0, "relative_attention_bias")?);
-    let layers = (0..).take_while(|index| layer(*index, "q").is_some()).count();
+    let layers = count_blocks(shapes.keys().map(String::as_str), "encoder.block.");
     let is_shared = layers > 1 && layer(1, "relative_attention_bias").is_none();
     if is_shared != (form.model_type == "t5") {
         return None;

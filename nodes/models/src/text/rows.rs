@@ -32,7 +32,8 @@ mod tests {
             (vec![[0.0, 0.0], [0.0, 0.0], [0.0, 1.0]], 3),
             (vec![[1.0, 2.0], [f32::NAN, 0.0], [f32::NAN, 0.0]], 2),
         ] {
-            let text = Tensor::new(rows, &Device::Cpu).unwrap();
+            let shape = (rows.len(), 2);
+            let text = Tensor::from_vec(rows.concat(), shape, &Device::Cpu).unwrap();
             assert_eq!(distinct_rows(&text).unwrap(), expected, "{text}");
         }
         let none = Tensor::zeros((0, 2), DType::F32, &Device::Cpu).unwrap();

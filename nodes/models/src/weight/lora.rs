@@ -273,9 +273,16 @@ impl LoraSpec {
             let first = unmatched.first().map_or("", String::as_str);
             let has = layers.values().flatten().map(|(layer, _)| layer.as_str()).min();
             let has = has.unwrap_or_default();
+            let of_text = ["lora_te", "text_encoder", "te1_", "te2_"];
+            let made_for = match of_text.iter().any(|of_text| first.starts_with(of_text)) {
+                true => {
+                    "a text encoder, which adapters do not change here; take one for transformers"
+                }
+                false => "another family of models; take one that was made for this family",
+            };
             return Err(invalid(format!(
-                "none of its {} layers is in this transformer: it was made for another family of \
-                 models (its first is `{first}`; the transformer has such as `{has}`)",
+                "none of its {} layers is in this transformer: it was made for {made_for} (its \
+                 first is `{first}`; the transformer has such as `{has}`)",
                 unmatched.len()
             )));
         }

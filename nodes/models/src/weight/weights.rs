@@ -44,6 +44,8 @@ fn get_or_read<T: Clone>(
 
 /// The tensor that says that a file's eight-bit weights have scales (ComfyUI).
 const SCALED: &str = "scaled_fp8";
+/// What a header says of layers of fewer bits (ComfyUI).
+const QUANTIZATION: &str = "_quantization_metadata";
 
 /// Adapters and how strongly they count.
 #[derive(Clone)]
@@ -259,6 +261,13 @@ impl Weights {
         if let Some(probe) = &self.probe {
             lock(&probe.names).insert(full.to_owned());
         }
+    }
+
+    /// Says that weights whose names begin so stand in the file and are not read.
+    pub(crate) fn leave(&self, prefix: &str) {
+        let prefix = self.full(prefix);
+        let names = self.files.names().into_iter();
+        names.filter(|name| name.starts_with(&prefix)).for_each(|name| self.ask(name));
     }
 
     /// The stored shape of a weight, without reading it.
@@ -485,11 +494,11 @@ impl Weights {
     fn scale_of(&self, full: &str) -> Result<Scale> {
         let names = self.scale_names(full);
         let Some(name) = names.iter().find(|name| self.files.place(name).is_some()) else {
-            return match self.files.place(SCALED).is_some() {
-                true => Err(Error::MissingWeight {
+            return match self.must_have_scale(full) {
+                true => Err(Error::MissingScale {
                     file: self.files.describe().to_owned(),
+                    weight: full.to_owned(),
                     name: names[0].clone(),
-                    nearest: None,
                 }),
                 false => Ok(Scale::One(1.0)),
             };
@@ -506,10 +515,31 @@ impl Weights {
             });
         }
         let scale = read::tensor(&place, name, DType::F32, &Device::Cpu)?.flatten_all()?;
+        if let Some(scale) = scale.to_vec1::<f32>()?.into_iter().find(|scale| !scale.is_finite()) {
+            let reason = format!("the scale `{name}` is {scale}: the file is damaged");
+            return Err(Error::Config { file: place.file.name().to_owned(), reason });
+        }
         match count {
             1 => Ok(Scale::One(scale.reshape(())?.to_scalar()?)),
             _ => Ok(Scale::Rows(scale)),
         }
+    }
+
+    /// Whether a weight of eight bits without a scale is a fault: a matrix, where it, or its file, is
+    /// marked as scaled, or any other of these weights has a scale.
+    fn must_have_scale(&self, full: &str) -> bool {
+        let is_matrix = self.files.shape(full).is_some_and(|shape| shape.len() == 2);
+        let Some(layer) = full.strip_suffix("weight").filter(|_| is_matrix) else { return false };
+        let is_scale = |name: &&str| {
+            let layer = SCALES.iter().find_map(|scale| name.strip_suffix(scale));
+            let weight = layer.and_then(|layer| self.files.place(&format!("{layer}weight")));
+            let stored = weight.and_then(|weight| weight.stored);
+            matches!(stored, Some(StoredType::Plain(DType::F8E4M3) | StoredType::E5m2))
+        };
+        self.files.place(SCALED).is_some()
+            || self.files.place(&format!("{layer}comfy_quant")).is_some()
+            || self.files.metadata(QUANTIZATION).is_some()
+            || self.files.names().iter().any(is_scale)
     }
 
     /// A matrix of whole numbers of eight bits, with what ComfyUI writes beside it.

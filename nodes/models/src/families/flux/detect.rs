@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::names;
-use crate::checkpoint::{DetectedPart, PartFiles, part_names};
+use crate::checkpoint::{DetectedPart, PartFiles, count_blocks, part_names};
 use crate::error::{Error, Result};
 
 /// Width of a head in every published transformer, and how much of it turns by frame, row and
@@ -42,6 +42,15 @@ impl<'a> Shapes<'a> {
     /// A size of it, 0 where there is none: whoever reads the config refuses that.
     fn size(&self, names: &[&str], dimension: usize) -> usize {
         self.any(names).and_then(|shape| shape.get(dimension)).copied().unwrap_or(0)
+    }
+
+    /// How many blocks there are whose weights' names begin either way.
+    fn blocks(&self, prefixes: [&str; 2]) -> usize {
+        let named = |prefix| {
+            let names = self.files.names().into_iter();
+            count_blocks(names.filter_map(|name| name.strip_prefix(self.wrapper)), prefix)
+        };
+        prefixes.map(named).into_iter().max().unwrap_or(0)
     }
 
     /// How many there are of which either name, for 0, 1, 2, …, is there.
@@ -96,22 +105,13 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
     let guidance =
         ["time_text_embed.guidance_embedder.linear_1.weight", "guidance_in.in_layer.weight"];
     let pooled = ["time_text_embed.text_embedder.linear_1.weight", "vector_in.in_layer.weight"];
-    let single = |index: usize| {
-        [
-            format!("single_transformer_blocks.{index}.norm.linear.weight"),
-            format!("single_blocks.{index}.modulation.lin.weight"),
-        ]
-    };
     let config = json!({
         "_class_name": "FluxTransformer2DModel",
         "patch_size": 1,
         "in_channels": size(&["x_embedder.weight", "img_in.weight"], 1),
         "out_channels": size(&["proj_out.weight", "final_layer.linear.weight"], 0),
-        "num_layers": shapes.count(|index| [
-            format!("transformer_blocks.{index}.norm1.linear.weight"),
-            format!("double_blocks.{index}.img_mod.lin.weight"),
-        ]),
-        "num_single_layers": shapes.count(single),
+        "num_layers": shapes.blocks(["transformer_blocks.", "double_blocks."]),
+        "num_single_layers": shapes.blocks(["single_transformer_blocks.", "single_blocks."]),
         "attention_head_dim": HEAD,
         "num_attention_heads": dim / HEAD,
         "joint_attention_dim": size(&["context_embedder.weight", "txt_in.weight"], 1),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::names::{self, VaeNames};
-use crate::checkpoint::{AUTHORS_CONFIG, DetectedPart, PartFiles, part_names};
+use crate::checkpoint::{AUTHORS_CONFIG, DetectedPart, PartFiles, count_blocks, part_names};
 use crate::error::{Error, Result};
 
 /// Heads of every published transformer, where the header does not say: shapes do not.
@@ -64,10 +64,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         );
         return Err(Error::Config { file: files.describe().to_owned(), reason });
     }
-    let is_block = |index: &usize| {
-        shapes.contains_key(&format!("transformer_blocks.{index}.scale_shift_table"))
-    };
-    let layers = (0..).take_while(is_block).count();
+    let layers = count_blocks(shapes.keys().map(String::as_str), "transformer_blocks.");
     let config = json!({
         "_class_name": "LTXVideoTransformer3DModel",
         "in_channels": size("proj_in.weight", 1),

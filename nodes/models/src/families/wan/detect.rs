@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::names;
-use crate::checkpoint::{DetectedPart, PartFiles, part_names};
+use crate::checkpoint::{DetectedPart, PartFiles, count_blocks, part_names};
 use crate::error::{Error, Result};
 
 /// Width of a head in every transformer of Wan: what shapes do not say.
@@ -46,6 +46,10 @@ impl<'a> Shapes<'a> {
         self.get(name).and_then(|shape| shape.get(dimension)).copied().unwrap_or(0)
     }
 
+    fn blocks(&self, prefix: &str) -> usize {
+        count_blocks(self.0.keys().map(String::as_str), prefix)
+    }
+
     /// How many weights there are whose names `name` gives for 0, 1, 2, ….
     fn count(&self, name: impl Fn(usize) -> String) -> usize {
         (0..).take_while(|index| self.get(&name(*index)).is_some()).count()
@@ -68,19 +72,35 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         return Ok(Some(DetectedPart::new(part, config, rename)));
     }
     let shapes = Shapes::of(files, rename);
-    let refuse = |reason: String| Err(Error::Config { file: files.describe().to_owned(), reason });
+    let refused = |reason: String| Error::Config { file: files.describe().to_owned(), reason };
     let Some(&[dim, channels, pt, ph, pw]) = shapes.get("patch_embedding.weight") else {
         let found = shapes.get("patch_embedding.weight").unwrap_or_default();
-        return refuse(format!("`patch_embedding.weight` is {found:?}, expected five sizes"));
+        return Err(refused(format!("`patch_embedding.weight` is {found:?}, expected five sizes")));
     };
     if dim == 0 || dim % HEAD != 0 {
-        return refuse(format!(
+        return Err(refused(format!(
             "a transformer {dim} wide: how many heads it has does not follow from its weights (those \
              of Wan are {HEAD} wide each); load it from a folder in the diffusers layout"
-        ));
+        )));
     }
     let volume = (pt * ph * pw).max(1);
-    let layers = shapes.count(|index| format!("blocks.{index}.attn1.to_q.weight"));
+    let layers = shapes.blocks("blocks.");
+    let block = |name: &str| {
+        let names = (0..layers).map(|index| format!("blocks.{index}.{name}"));
+        names.into_iter().find(|name| shapes.get(name).is_some())
+    };
+    let widened = "ffn.net.0.proj.weight";
+    let size = |name: &str, axis: usize| match shapes.size(name, axis) {
+        0 => {
+            let own = names::original(name);
+            let own = own.map(|own| format!(" (`{own}`)")).unwrap_or_default();
+            Err(refused(format!(
+                "has no weight `{name}`{own}, from which a size of the transformer follows: it is \
+                 incomplete; download it again"
+            )))
+        }
+        size => Ok(size),
+    };
     let image = shapes.get("condition_embedder.image_embedder.norm1.weight");
     let positions = shapes.get("condition_embedder.image_embedder.pos_embed");
     let mut config = json!({
@@ -89,19 +109,19 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "num_attention_heads": dim / HEAD,
         "attention_head_dim": HEAD,
         "in_channels": channels,
-        "out_channels": shapes.size("proj_out.weight", 0) / volume,
-        "text_dim": shapes.size("condition_embedder.text_embedder.linear_1.weight", 1),
-        "freq_dim": shapes.size("condition_embedder.time_embedder.linear_1.weight", 1),
-        "ffn_dim": shapes.size("blocks.0.ffn.net.0.proj.weight", 0),
+        "out_channels": size("proj_out.weight", 0)? / volume,
+        "text_dim": size("condition_embedder.text_embedder.linear_1.weight", 1)?,
+        "freq_dim": size("condition_embedder.time_embedder.linear_1.weight", 1)?,
+        "ffn_dim": size(&block(widened).unwrap_or_else(|| format!("blocks.0.{widened}")), 0)?,
         "num_layers": layers,
-        "cross_attn_norm": shapes.get("blocks.0.norm2.weight").is_some(),
+        "cross_attn_norm": block("norm2.weight").is_some(),
         "qk_norm": "rms_norm_across_heads",
         "eps": 1e-6,
         "image_dim": image.map(|shape| shape[0]),
         "added_kv_proj_dim": image.map(|_| dim),
         "pos_embed_seq_len": positions.and_then(|shape| shape.get(1)),
     });
-    let beside = shapes.count(|index| format!("vace_blocks.{index}.attn1.to_q.weight"));
+    let beside = shapes.blocks("vace_blocks.");
     // Spread evenly over the main blocks: 15 of 30 (1.3B), 8 of 40 (14B).
     if let Some(every) = layers.checked_div(beside) {
         config["_class_name"] = "WanVACETransformer3DModel".into();

@@ -5,7 +5,7 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::{DetectedPart, PartFiles, SingleForm, part_names};
+use crate::checkpoint::{DetectedPart, PartFiles, SingleForm, count_blocks, part_names};
 use crate::error::{Error, Result};
 
 /// The merges of CLIP's tokenizer (openai/CLIP, MIT: the first 48,894 of
@@ -39,7 +39,7 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": layer(0)?.first()?,
-        "num_hidden_layers": (0..).take_while(|index| layer(*index).is_some()).count(),
+        "num_hidden_layers": count_blocks(files.names(), &format!("{wrapper}encoder.layers.")),
         "num_attention_heads": heads,
         "max_position_embeddings": positions,
         // OpenAI's own, up to ViT-L, have the quick form; those after it the exact one.
