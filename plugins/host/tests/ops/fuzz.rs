@@ -196,7 +196,7 @@ fn fit(rng: &mut Rng, name: &str, arrays: &mut [Array]) {
 fn nothing_panics() {
     let rng = &mut Rng::new();
     let mut computed = vec![0; ops::NAMES.len()];
-    for round in 0..30_000 {
+    for round in 0..60_000 {
         let name = rng.below(ops::NAMES.len());
         let arrays = arrays(rng, ops::NAMES[name]);
         let tensors: Vec<_> = arrays.iter().map(|array| array.tensor(rng.of(&layouts()))).collect();
