@@ -63,8 +63,10 @@ fn infer_encode(services: &Services, facts: &Facts) -> InferResult {
         (beside, one.fit(budget, beside))
     });
     let held: Vec<_> = held.collect();
-    let (mut warnings, mut tokens) = (Vec::new(), Some(0));
-    for (port, text) in ["prompt", "negative"].map(|port| (port, facts.text(port))) {
+    let gives_text =
+        |one: &TextHandle| one.spec.outputs().iter().any(|output| output.name == Embeddings::TEXT);
+    let (mut warnings, mut tokens) = (Vec::new(), part.all().any(gives_text).then_some(0));
+    'texts: for (port, text) in ["prompt", "negative"].map(|port| (port, facts.text(port))) {
         let Some(text) = text else {
             tokens = None;
             continue;
@@ -72,8 +74,9 @@ fn infer_encode(services: &Services, facts: &Facts) -> InferResult {
         for one in part.all() {
             let loss = one.spec.loss(&one.model.checkpoint, text);
             let loss = loss.map_err(|error| PlanError::at("encoder", error.to_string()));
-            let Some(loss) = review.take(loss) else { continue };
-            if one.spec.outputs().iter().any(|output| output.name == Embeddings::TEXT) {
+            // What an encoder refuses of one text it refuses of the other.
+            let Some(loss) = review.take(loss) else { break 'texts };
+            if gives_text(one) {
                 tokens = tokens.zip(loss.tokens).map(|(most, tokens)| most.max(tokens));
             }
             warnings.extend(lost(&part, one, port, &loss));

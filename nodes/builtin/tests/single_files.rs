@@ -703,9 +703,11 @@ fn a_text_encoder_alone_is_the_one_of_the_folder() {
     // Which a prompt that is known says before anything runs.
     let encoder = rig.fact("model.load", &[("text_encoder", known(own.to_str().unwrap()))], TEXT);
     let told = |prompt: &str| {
-        rig.objects("text.encode", &[("encoder", encoder.clone()), ("prompt", known(prompt))])
+        let texts = [("prompt", known(prompt)), ("negative", known(prompt))];
+        rig.objects("text.encode", &[&[("encoder", encoder.clone())], &texts[..]].concat())
     };
     let said = told("a red circle");
+    assert_eq!(said.lines().count(), 1, "what is wrong with the encoder is told once: {said}");
     assert!(said.starts_with("encoder: token ") && said.contains("vocabulary of 608"), "{said}");
     assert!(said.contains("load the encoder from a folder that has its own tokenizer"), "{said}");
 }

@@ -195,7 +195,7 @@ pub trait TextEncoderSpec: Send + Sync {
     }
 }
 
-/// What of a prompt a text encoder does not read.
+/// What of a prompt a text encoder does not read, and how much it does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PromptLoss {
     /// The end of the text, beyond the tokens that the model reads; empty where all is read.
@@ -307,14 +307,6 @@ pub struct DenoiserInputs {
     pub frame_rate: Option<f64>,
 }
 
-impl RunSize {
-    /// Rows of a text that a denoiser computes with which reads those past its end once, or not at
-    /// all; `rows` are all.
-    pub fn rows_of_text(&self, rows: usize) -> usize {
-        self.distinct_rows.map_or(rows, |distinct| distinct.min(rows))
-    }
-}
-
 impl DenoiserInputs {
     /// Width of a patch of `channels` channels.
     fn width(&self, channels: usize) -> usize {
@@ -348,6 +340,14 @@ pub struct RunSize {
     pub number: usize,
     /// The step cache that stands beside it, if one does.
     pub step_cache: Option<StepCacheKind>,
+}
+
+impl RunSize {
+    /// Rows of a text that a denoiser computes with which reads those past its end once, or not at
+    /// all; `rows` are all.
+    pub fn rows_of_text(&self, rows: usize) -> usize {
+        self.distinct_rows.map_or(rows, |distinct| distinct.min(rows))
+    }
 }
 
 /// How a denoiser is led by its text more strongly than it was trained to be.

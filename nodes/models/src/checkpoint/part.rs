@@ -238,6 +238,11 @@ impl PartFiles {
         names
     }
 
+    /// Whether any name is so.
+    pub(crate) fn any_name(&self, is_so: impl Fn(&str) -> bool) -> bool {
+        self.place.keys().any(|name| is_so(name))
+    }
+
     /// What the headers say about themselves under a key; the first file's word counts.
     pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
         let mut headers = self.files.iter().map(|file| &file.header.metadata);

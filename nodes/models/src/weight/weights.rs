@@ -530,7 +530,7 @@ impl Weights {
     fn must_have_scale(&self, full: &str) -> bool {
         let is_matrix = self.files.shape(full).is_some_and(|shape| shape.len() == 2);
         let Some(layer) = full.strip_suffix("weight").filter(|_| is_matrix) else { return false };
-        let is_scale = |name: &&str| {
+        let is_scale = |name: &str| {
             let layer = SCALES.iter().find_map(|scale| name.strip_suffix(scale));
             let weight = layer.and_then(|layer| self.files.place(&format!("{layer}weight")));
             let stored = weight.and_then(|weight| weight.stored);
@@ -539,7 +539,7 @@ impl Weights {
         self.files.place(SCALED).is_some()
             || self.files.place(&format!("{layer}comfy_quant")).is_some()
             || self.files.metadata(QUANTIZATION).is_some()
-            || self.files.names().iter().any(is_scale)
+            || self.files.any_name(is_scale)
     }
 
     /// A matrix of whole numbers of eight bits, with what ComfyUI writes beside it.

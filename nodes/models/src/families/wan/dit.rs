@@ -135,7 +135,7 @@ impl Dit {
                 self.config.text_dim
             )));
         }
-        let text = self.embedder.text(&text.to_device(&self.device)?, self.dtype)?;
+        let text = self.embedder.text(text, (&self.device, self.dtype))?;
         let image = self.image(image)?;
         let blocks = self.texts.each(|_, block| block.context(&text, image.as_ref()))?;
         let control = self.control.as_ref().map(|own| own.context(&text, image.as_ref()));

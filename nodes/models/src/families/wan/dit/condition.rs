@@ -64,10 +64,14 @@ impl Embedder {
     }
 
     /// A text at the width of the blocks. Shape: `text` is `[rows, text_dim]`.
-    pub(super) fn text(&self, text: &Tensor, dtype: DType) -> Result<ProjectedText> {
+    pub(super) fn text(
+        &self,
+        text: &Tensor,
+        (device, dtype): (&Device, DType),
+    ) -> Result<ProjectedText> {
         let kept = distinct_rows(text)?;
         let equal = text.dim(0)? + 1 - kept;
-        let rows = text.narrow(0, 0, kept)?.to_dtype(dtype)?;
+        let rows = text.narrow(0, 0, kept)?.to_device(device)?.to_dtype(dtype)?;
         let rows =
             self.text_out.forward(&self.text_in.finished(&rows, LinearEpilogue::GeluTanh)?)?;
         let bias = (equal > 1).then(|| {
