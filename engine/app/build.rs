@@ -5,37 +5,40 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The top of the workspace, seen from this package.
+const ROOT: &str = "../..";
 /// What a plugin is built with, seen from the top of the workspace.
 const PARTS: [&str; 5] =
     ["engine/port", "plugins/abi", "plugins/contract", "plugins/sdk", "plugins/sdk/macros"];
 
 fn main() {
     link();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Where cargo runs this: the folder of the package.
+    let root = Path::new(ROOT);
     let mut files = vec![PathBuf::from("Cargo.toml")];
     for part in PARTS {
-        println!("cargo::rerun-if-changed={}", root.join(part).display());
-        gather(&root, Path::new(part), &mut files);
+        println!("cargo::rerun-if-changed={ROOT}/{part}");
+        gather(root, Path::new(part), &mut files);
     }
-    println!("cargo::rerun-if-changed={}", root.join("Cargo.toml").display());
+    println!("cargo::rerun-if-changed={ROOT}/Cargo.toml");
     let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
-    write(&out.join("sdk.rs"), &listed("FILES", &root, &files));
+    write(&out.join("sdk.rs"), &listed("FILES", &files));
     let mut files = vec![PathBuf::from("plugins/examples/Cargo.toml")];
     for part in ["plugins/examples", "graphs"] {
-        println!("cargo::rerun-if-changed={}", root.join(part).display());
+        println!("cargo::rerun-if-changed={ROOT}/{part}");
     }
-    for folder in folders(&root, Path::new("plugins/examples")) {
+    for folder in folders(root, Path::new("plugins/examples")) {
         if !root.join(&folder).join("Cargo.toml").is_file() {
             continue;
         }
-        gather_all(&root, &folder, &mut files);
+        gather_all(root, &folder, &mut files);
         let name = folder.file_name().unwrap_or_default();
         files.push(Path::new("graphs").join(name).with_extension("ron"));
     }
     for folder in ["graphs/luts", "graphs/rules"] {
-        gather_all(&root, Path::new(folder), &mut files);
+        gather_all(root, Path::new(folder), &mut files);
     }
-    write(&out.join("examples.rs"), &listed("FILES", &root, &files));
+    write(&out.join("examples.rs"), &listed("FILES", &files));
 }
 
 /// Makes the command start sooner where the linker and the C library can: a process of a
@@ -74,14 +77,17 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| text.trim().to_owned())
 }
 
-/// A list of files with their texts, as code.
-fn listed(name: &str, root: &Path, files: &[PathBuf]) -> String {
+/// A list of files with their texts, as code. It says nothing of where the workspace lies, so that
+/// it stays true where a checkout is moved with what was built in it.
+fn listed(name: &str, files: &[PathBuf]) -> String {
     let mut code = format!("pub(crate) static {name}: &[(&str, &str)] = &[\n");
     for file in files {
-        let path = root.join(file);
-        let path = path.canonicalize().unwrap_or(path);
         let name = file.to_string_lossy().replace('\\', "/");
-        let _ = writeln!(code, "    ({name:?}, include_str!({:?})),", path.display().to_string());
+        let path = format!("/{ROOT}/{name}");
+        let _ = writeln!(
+            code,
+            "    ({name:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {path:?}))),"
+        );
     }
     code.push_str("];\n");
     code
