@@ -2,18 +2,13 @@
 
 mod common;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-
 use candle_core::{DType, Device, Tensor};
 use common::{Golden, close, distance, golden, model};
-use kino_models::families::Families;
 use kino_models::families::wan::dit::{Context, Dit, rope_tables};
 use kino_models::families::wan::{TransformerConfig, Wan};
 use kino_models::model::{Family, Packed, Timesteps};
 use kino_models::patch::{Grid, patchify, unpatchify};
 use kino_models::sampling::{StepCache, StepCacheKind, StepCacheRule};
-use kino_models::weight::{Probe, Weights};
 use kino_models::{Error, Result};
 
 const PATCH: (usize, usize, usize) = (1, 2, 2);
@@ -171,72 +166,6 @@ fn a_control_leads_as_in_the_reference() {
 
 /// Wan 2.1 I2V: a mask and a latent beside the noise, keys and values of a picture beside the
 /// text's.
-/// Numbers by the formula of `tests/ref/single_files.py`.
-fn numbers(shape: &[usize], seed: usize) -> Tensor {
-    let count: usize = shape.iter().product();
-    let wave = |i: usize| ((i * 7919 + seed * 104_729) as f64 * 0.618_034).fract() as f32 - 0.5;
-    let values: Vec<f32> = (0..count).map(|i| wave(i) * 0.3).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-}
-
-/// Every published variety as a file alone, by the names of Wan's authors: what it is and its sizes
-/// follow from names and shapes.
-#[test]
-fn files_of_every_variety_are_known_and_equal_the_reference() {
-    let text = std::fs::read_to_string(common::reference("single_files/weights.json")).unwrap();
-    let varieties: BTreeMap<String, BTreeMap<String, Vec<usize>>> =
-        serde_json::from_str(&text).unwrap();
-    assert_eq!(varieties.len(), 6);
-    let golden = golden("single_files/golden.safetensors");
-    let place = tempfile::tempdir().unwrap();
-    for (name, weights) in varieties {
-        let weights: HashMap<&str, Tensor> = weights
-            .iter()
-            .enumerate()
-            .map(|(seed, (name, shape))| (name.as_str(), numbers(shape, seed)))
-            .collect();
-        let channels = weights["patch_embedding.weight"].dim(1).unwrap();
-        let path = place.path().join(format!("{name}.safetensors"));
-        candle_core::safetensors::save(&weights, &path).unwrap();
-        let checkpoint = Families::default().open_file(&path).unwrap();
-        let config = TransformerConfig::read(&checkpoint).unwrap();
-        let files = checkpoint.part("transformer").unwrap();
-        let probe = Arc::new(Probe::default());
-        let of_files = Weights::new(Arc::clone(&files), DType::F32, &Device::Cpu).unwrap();
-        Dit::load(&config, &of_files.clone().probing(&probe)).unwrap();
-        assert!(probe.left_over(&files).is_empty(), "{name}: {:?}", probe.left_over(&files));
-        let dit = Dit::load(&config, &of_files).unwrap();
-        let text = numbers(&[512, 40], 1001);
-        let rows = match (name.as_str(), config.image_dim) {
-            (_, None) => None,
-            ("flf2v", Some(width)) => Some(numbers(&[2, 3, width], 1002).flatten(0, 1).unwrap()),
-            (_, Some(width)) => Some(numbers(&[5, width], 1002)),
-        };
-        let context = dit.context_with(&text, rows.as_ref()).unwrap();
-        let cut = |latent: &Tensor| patchify(latent, PATCH).unwrap();
-        let own = if channels == 48 { 48 } else { 16 };
-        let latent = (numbers(&[channels, 1, 4, 4], 1000) * 6.0).unwrap();
-        let patches = cut(&latent.narrow(0, 0, own).unwrap());
-        let extra = match name.as_str() {
-            "vace" => Some(cut(&(numbers(&[96, 1, 4, 4], 1003) * 6.0).unwrap())),
-            _ if channels > own => Some(cut(&latent.narrow(0, own, channels - own).unwrap())),
-            _ => None,
-        };
-        let grid = Grid { frames: 1, rows: 2, columns: 2 };
-        let latents = Packed {
-            patches: &patches,
-            extra: extra.as_ref(),
-            grids: &[grid],
-            timesteps: Timesteps::PerClip(&[417.0]),
-            strengths: &[1.0],
-            frame_rate: None,
-            guidance: None,
-        };
-        let found = dit.velocity_of(&latents, &[&context], &mut go_on).unwrap();
-        close(&name, &unpatchify(&found, grid, PATCH).unwrap(), &golden.get(&name), 2e-5);
-    }
-}
-
 #[test]
 fn image_to_video_equals_the_reference() {
     let golden = golden("wan_i2v/golden/transformer.safetensors");

@@ -55,6 +55,14 @@ pub fn close(what: &str, a: &Tensor, b: &Tensor, limit: f64) {
     assert!(distance <= limit, "{what}: {distance:.3e} is more than {limit:.0e}");
 }
 
+/// Numbers by the formula of `tests/ref/single_files.py`.
+pub fn numbers(shape: &[usize], seed: usize) -> Tensor {
+    let count: usize = shape.iter().product();
+    let wave = |i: usize| ((i * 7919 + seed * 104_729) as f64 * 0.618_034).fract() as f32 - 0.5;
+    let values: Vec<f32> = (0..count).map(|i| wave(i) * 0.3).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
 /// A stream of numbers for property tests; the seed stands in every message.
 pub struct Random(pub u64);
 
