@@ -66,13 +66,12 @@ fn epilogue() -> String {
     SETTINGS.iter().map(line).fold(EPILOGUE.to_owned(), |text, line| text + &line) + ENVIRONMENT
 }
 
-/// The command line.
+/// The command line. What stands below its help is put there by [`command`].
 #[derive(Debug, Parser)]
 #[command(
     name = "kino",
     about = "Runs generative video and image workflows as graphs",
     long_about = ABOUT,
-    after_help = epilogue(),
     version = crate::version::SHORT,
     long_version = crate::version::long(),
     styles = STYLES,
@@ -91,7 +90,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Options of every command.
+// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Print JSON for programs instead of text for people
@@ -125,8 +124,9 @@ pub(crate) enum When {
     Never,
 }
 
-/// What to do.
+// What to do.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Run a graph and write what comes out
     Run(Run),
@@ -192,7 +192,7 @@ pub(crate) const PROBE: &str = "plugin-probe";
 /// The command that an engine starts for a plugin that runs in a process of its own.
 pub(crate) const WORKER: &str = "plugin-worker";
 
-/// Which graph, with which inputs.
+// Which graph, with which inputs.
 #[derive(Debug, Args)]
 pub(crate) struct Source {
     /// A graph's file, - for the standard input, or a built-in graph (`kino init` lists them)
@@ -207,7 +207,7 @@ pub(crate) struct Source {
     pub(crate) allow_read: Vec<PathBuf>,
 }
 
-/// What of a graph to run, and where.
+// What of a graph to run, and where.
 #[derive(Debug, Args)]
 pub(crate) struct Target {
     /// Set an input of the graph; unquoted, read by its declared type. A list is written a,b, or as
@@ -231,7 +231,7 @@ pub(crate) struct Target {
     pub(crate) no_cache: bool,
 }
 
-/// How problems of a graph are shown.
+// How problems of a graph are shown.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct ProblemFlags {
     /// Show each problem of the graph on one line: FILE:LINE:COLUMN: MESSAGE
@@ -242,7 +242,7 @@ pub(crate) struct ProblemFlags {
     pub(crate) all: bool,
 }
 
-/// Settings that are also flags.
+// Settings that are also flags.
 #[derive(Debug, Default, Args)]
 pub(crate) struct SettingFlags {
     /// Where to compute: auto, cpu, cuda:N or metal; auto unless it is set
@@ -253,7 +253,7 @@ pub(crate) struct SettingFlags {
     pub(crate) memory: Option<String>,
 }
 
-/// `kino run`
+// `kino run`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Sweeps:
@@ -289,7 +289,7 @@ pub(crate) struct Run {
     pub(crate) problems: ProblemFlags,
 }
 
-/// `kino watch`
+// `kino watch`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Watched are the graph, graphs and plugins that it uses, and the files and models that it reads. \
@@ -316,7 +316,7 @@ pub(crate) struct Watch {
     pub(crate) problems: ProblemFlags,
 }
 
-/// `kino check`
+// `kino check`
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// Which graph.
@@ -327,7 +327,7 @@ pub(crate) struct Check {
     pub(crate) problems: ProblemFlags,
 }
 
-/// `kino plan`
+// `kino plan`
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
     /// Which graph.
@@ -341,7 +341,7 @@ pub(crate) struct Plan {
     pub(crate) problems: ProblemFlags,
 }
 
-/// `kino nodes`
+// `kino nodes`
 #[derive(Debug, Args)]
 pub(crate) struct Nodes {
     /// The node to explain; without it, all are listed
@@ -349,7 +349,7 @@ pub(crate) struct Nodes {
     pub(crate) op: Option<String>,
 }
 
-/// `kino draw`
+// `kino draw`
 #[derive(Debug, Args)]
 pub(crate) struct Draw {
     /// Which graph.
@@ -374,7 +374,7 @@ pub(crate) enum Format {
     Mermaid,
 }
 
-/// `kino show`
+// `kino show`
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     /// A video or image that Kinograph wrote
@@ -382,7 +382,7 @@ pub(crate) struct Show {
     pub(crate) file: PathBuf,
 }
 
-/// `kino cache`
+// `kino cache`
 #[derive(Debug, Args)]
 pub(crate) struct Cache {
     /// What to do with it.
@@ -390,8 +390,9 @@ pub(crate) struct Cache {
     pub(crate) action: CacheAction,
 }
 
-/// What to do with the cache.
+// What to do with the cache.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum CacheAction {
     /// Print its folder and its size
     Size,
@@ -399,7 +400,7 @@ pub(crate) enum CacheAction {
     Clear,
 }
 
-/// `kino models`
+// `kino models`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 No graph fetches anything: `kino models pull` alone does, and writes what huggingface_hub reads. \
@@ -420,8 +421,9 @@ pub(crate) struct Models {
     pub(crate) action: ModelsAction,
 }
 
-/// What to do with models.
+// What to do with models.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ModelsAction {
     /// List the models at hand: embedded, in the hub's cache, in the folders of the setting `models`
     List,
@@ -454,7 +456,7 @@ impl ModelsAction {
     }
 }
 
-/// `kino models pull`
+// `kino models pull`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without --include, what a model in the diffusers layout needs is fetched: configs, tokenizers, and \
@@ -481,7 +483,7 @@ pub(crate) struct Pull {
     pub(crate) dry_run: bool,
 }
 
-/// `kino models convert`
+// `kino models convert`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The destination's ending says the form. A file holds one part, by the names that ComfyUI, \
@@ -519,7 +521,7 @@ pub(crate) struct Convert {
     pub(crate) dry_run: bool,
 }
 
-/// `kino consent`
+// `kino consent`
 #[derive(Debug, Args)]
 pub(crate) struct Consent {
     /// What to do with it.
@@ -527,8 +529,9 @@ pub(crate) struct Consent {
     pub(crate) action: ConsentAction,
 }
 
-/// What to do with what was agreed to.
+// What to do with what was agreed to.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ConsentAction {
     /// Show what graphs may read outside of their folders, and the plugins accepted for them
     List,
@@ -544,7 +547,7 @@ pub(crate) enum ConsentAction {
     },
 }
 
-/// `kino config`
+// `kino config`
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -562,8 +565,9 @@ pub(crate) struct Config {
     pub(crate) flags: SettingFlags,
 }
 
-/// What to do with the settings.
+// What to do with the settings.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ConfigAction {
     /// Write a setting into your file
     Set {
@@ -580,7 +584,7 @@ pub(crate) enum ConfigAction {
     },
 }
 
-/// `kino init`
+// `kino init`
 #[derive(Debug, Args)]
 pub(crate) struct Init {
     /// The built-in graph or example plugin to write; without it, they are listed
@@ -591,14 +595,14 @@ pub(crate) struct Init {
     pub(crate) force: bool,
 }
 
-/// `kino completions`
+// `kino completions`
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// `kino help`
+// `kino help`
 #[derive(Debug, Args)]
 pub(crate) struct Help {
     /// A command, or `graph` or `types`
@@ -611,8 +615,17 @@ pub(crate) struct Help {
 /// # Errors
 /// Help that was asked for, or what is wrong.
 pub(crate) fn parse() -> Result<Cli, clap::Error> {
-    let command = Cli::command().color(colour_of_help(std::env::args_os()));
-    command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches))
+    // A line that is right needs no text below the help.
+    let matches = Cli::command().try_get_matches().or_else(|_| {
+        let command = command().color(colour_of_help(std::env::args_os()));
+        command.try_get_matches()
+    })?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// The definition of the command line, with all of its help.
+pub(crate) fn command() -> clap::Command {
+    Cli::command().after_help(epilogue())
 }
 
 /// `--color` as far as help and usage are concerned, which are printed before anything is parsed.
@@ -648,7 +661,31 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    /// The options of a command are made when it is asked for. What stands above their fields, or
+    /// above fields that are shared, would then replace what the command is said to do: plain
+    /// comments stand there.
+    #[test]
+    fn what_a_command_does_is_told_alike_before_and_after_its_options_are_made() {
+        fn told(command: &clap::Command) -> Vec<(String, String)> {
+            let each = command.get_subcommands();
+            each.map(|command| {
+                (command.get_name().into(), command.get_about().unwrap().to_string())
+            })
+            .collect()
+        }
+        let mut built = command();
+        built.build();
+        assert_eq!(told(&command()), told(&built));
+        // Within a command each is told by its own words.
+        for command in built.get_subcommands() {
+            let (within, name) = (told(command), command.get_name());
+            let own: std::collections::HashSet<&String> =
+                within.iter().map(|(_, about)| about).collect();
+            assert_eq!(own.len(), within.len(), "{name}: {within:?}");
+        }
     }
 
     /// Lines that are broken by hand and once more by the terminal read badly: what is laid out
@@ -669,8 +706,9 @@ mod tests {
             }
             command.get_subcommands().for_each(|command| look_at(command, wrong));
         }
-        let mut wrong = Vec::new();
-        look_at(&Cli::command(), &mut wrong);
+        let (mut all, mut wrong) = (command(), Vec::new());
+        all.build();
+        look_at(&all, &mut wrong);
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 

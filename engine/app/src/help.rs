@@ -3,11 +3,10 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use clap::CommandFactory;
 use kino_node::Registry;
 use kino_port::{FieldPresence, FieldRule, NamedType, PortType, Signature};
 
-use crate::args::{self, Cli};
+use crate::args;
 use crate::failure::{Exit, Failure};
 use crate::json::{Value, json};
 use crate::render::table::{Align, Table, wrap};
@@ -52,7 +51,7 @@ pub(crate) fn run(
 /// The help of a command, as `kino COMMAND --help` prints it.
 fn of_command(commands: &[&str], screen: &Screen) -> Result<Exit, Failure> {
     let line = ["kino"].into_iter().chain(commands.iter().copied()).chain(["--help"]);
-    let told = match Cli::command().try_get_matches_from(line) {
+    let told = match args::command().try_get_matches_from(line) {
         Err(told) if !told.use_stderr() && screen.json => {
             screen.print_json(&usage::help(commands, &told.render().to_string()))?;
             return Ok(Exit::Good);

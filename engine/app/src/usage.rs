@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
+use clap::Command;
 use clap::error::ErrorKind;
-use clap::{Command, CommandFactory};
 
-use crate::args::Cli;
+use crate::args;
 use crate::failure::Exit;
 use crate::json::{Map, Value, json};
 use crate::render::diagnostics::plain_json;
@@ -39,7 +39,8 @@ pub(crate) fn tell_json(told: &clap::Error) -> ExitCode {
 
 /// The help of a command, which stands there in words, with the commands within it.
 pub(crate) fn help(words: &[&str], text: &str) -> Value {
-    let root = Cli::command();
+    let mut root = args::command();
+    root.build();
     let (mut command, mut names) = (&root, Vec::new());
     for word in words {
         let Some(within) = command.find_subcommand(word) else { break };

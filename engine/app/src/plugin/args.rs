@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
-/// `kino plugin`
+// `kino plugin`
 #[derive(Debug, Args)]
 pub(crate) struct Plugin {
     /// What to do.
@@ -12,8 +12,9 @@ pub(crate) struct Plugin {
     pub(crate) action: Action,
 }
 
-/// What to do with plugins.
+// What to do with plugins.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Action {
     /// Create a plugin: a folder that builds and passes its test at once
     New(New),
@@ -37,7 +38,7 @@ pub(crate) enum Action {
     Remove(Remove),
 }
 
-/// `kino plugin new`
+// `kino plugin new`
 #[derive(Debug, Args)]
 pub(crate) struct New {
     /// Its name: letters a-z, digits and _
@@ -69,7 +70,7 @@ pub(crate) struct New {
     pub(crate) sdk: Option<PathBuf>,
 }
 
-/// `kino plugin build`
+// `kino plugin build`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Building runs what the plugin's author wrote: its build scripts, its Makefile, and the code itself when \
@@ -86,7 +87,7 @@ pub(crate) struct Build {
     pub(crate) wasm: bool,
 }
 
-/// `kino plugin check`
+// `kino plugin check`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Every case runs in a child process with a time-out: inputs of no, one, odd and many elements, NaN, \
@@ -113,7 +114,7 @@ pub(crate) struct Check {
     pub(crate) seed: Option<u64>,
 }
 
-/// `kino plugin bench`
+// `kino plugin bench`
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// The plugin's folder
@@ -124,7 +125,7 @@ pub(crate) struct Bench {
     pub(crate) native: bool,
 }
 
-/// `kino plugin add`
+// `kino plugin add`
 #[derive(Debug, Args)]
 pub(crate) struct Add {
     /// The plugin's folder, or a single component
@@ -135,7 +136,7 @@ pub(crate) struct Add {
     pub(crate) accept: Accept,
 }
 
-/// `kino plugin list`
+// `kino plugin list`
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// The folder of the graphs
@@ -143,7 +144,7 @@ pub(crate) struct List {
     pub(crate) folder: PathBuf,
 }
 
-/// `kino plugin show`
+// `kino plugin show`
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     /// The plugin's id
@@ -154,7 +155,7 @@ pub(crate) struct Show {
     pub(crate) folder: PathBuf,
 }
 
-/// `kino plugin untrust`
+// `kino plugin untrust`
 #[derive(Debug, Args)]
 pub(crate) struct Untrust {
     /// The plugin's id
@@ -165,7 +166,7 @@ pub(crate) struct Untrust {
     pub(crate) folder: PathBuf,
 }
 
-/// `kino plugin remove`
+// `kino plugin remove`
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
     /// The plugin's id
@@ -173,7 +174,7 @@ pub(crate) struct Remove {
     pub(crate) id: String,
 }
 
-/// `kino plugin trust`
+// `kino plugin trust`
 #[derive(Debug, Args)]
 pub(crate) struct Trust {
     /// The plugin's id
@@ -193,7 +194,7 @@ pub(crate) struct Trust {
     pub(crate) accept: Accept,
 }
 
-/// What the user accepts of a plugin.
+// What the user accepts of a plugin.
 #[derive(Debug, Args)]
 pub(crate) struct Accept {
     /// Load its native library, which can do whatever you can
