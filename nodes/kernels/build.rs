@@ -6,11 +6,11 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=cuda");
-    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH"] {
-        println!("cargo::rerun-if-env-changed={variable}");
-    }
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
+    }
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH"] {
+        println!("cargo::rerun-if-env-changed={variable}");
     }
     let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default()).join("kernels.ptx");
     if let Err(reason) = compile(&nvcc(), &out) {
