@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use crate::results::Origin;
+
 /// A cost that was measured at several sizes.
 pub(crate) struct Curve {
     pub(crate) title: String,
@@ -61,7 +63,7 @@ impl Law {
     }
 }
 
-const SIZE: [f64; 2] = [640.0, 400.0];
+const SIZE: [f64; 2] = [640.0, 420.0];
 /// Left, right, top, bottom of the field.
 const FIELD: [f64; 4] = [70.0, 620.0, 60.0, 345.0];
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#222}.axis{stroke:#999}\
@@ -76,8 +78,8 @@ impl Curve {
         self.points.iter().map(off).fold(0.0, f64::max)
     }
 
-    /// The picture.
-    pub(crate) fn svg(&self) -> String {
+    /// The picture, with the line that says what it is of.
+    pub(crate) fn svg(&self, origin: &str) -> String {
         let least =
             |f: &dyn Fn(&(f64, f64)) -> f64| self.points.iter().map(f).fold(f64::MAX, f64::min);
         let most = |f: &dyn Fn(&(f64, f64)) -> f64| self.points.iter().map(f).fold(0.0, f64::max);
@@ -144,8 +146,20 @@ impl Curve {
             "<text transform=\"translate(16 {up}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
             self.up
         ));
+        line(origin.to_owned());
         svg + "</svg>\n"
     }
+}
+
+/// The line of a picture that says where, and of which state of the source, it was measured.
+pub(crate) fn origin_line(origin: &Origin) -> String {
+    let Origin { machine, commit } = origin;
+    let [width, height] = SIZE;
+    let [x, y] = [width - 20.0, height - 8.0];
+    format!(
+        "<text x=\"{x}\" y=\"{y}\" text-anchor=\"end\" style=\"font-size:11px\">\
+         {machine}; commit {commit}</text>"
+    )
 }
 
 /// Values 1, 2 and 5 times a power of ten between two.

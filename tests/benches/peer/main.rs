@@ -538,12 +538,12 @@ impl Bench {
             threads,
             quick: self.options.quick,
         };
-        // Says in the picture what it is of, so that a run which is continued finds it drawn.
-        let mark = format!("<!-- {}, {} -->\n", self.origin.machine, self.origin.commit);
+        // By which a run that is continued finds it drawn, too.
+        let origin = chart::origin_line(&self.origin);
         for name in growth::NAMES.iter().filter(|n| self.options.wants(&format!("growth {n}"))) {
             let path = self.options.out.join(format!("{name}.svg"));
             let before = std::fs::read_to_string(&path).unwrap_or_default();
-            if self.options.resume && before.ends_with(&mark) {
+            if self.options.resume && before.contains(&origin) {
                 continue;
             }
             if self.left() < 0.0 {
@@ -551,7 +551,7 @@ impl Bench {
                 continue;
             }
             let drawn = growth.curve(name).and_then(|curve| {
-                std::fs::write(&path, curve.svg() + &mark).map_err(|error| error.to_string())?;
+                std::fs::write(&path, curve.svg(&origin)).map_err(|error| error.to_string())?;
                 Ok(curve)
             });
             match drawn {
