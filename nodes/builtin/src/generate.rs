@@ -105,8 +105,17 @@ fn open(
     let source = network_file(services, ("model", model), &KINDS, what)?;
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
     let opened = models.open_language_model(&source, planned);
-    opened.map_err(network_error("model"))?.allowed(services, "model")
+    let opened = opened.map_err(|error| {
+        let is_of_others = matches!(error, kino_models::Error::Unsupported { .. });
+        let planned = network_error("model")(error);
+        if is_of_others { planned.hint(OTHERS) } else { planned }
+    });
+    opened?.allowed(services, "model")
 }
+
+/// What to do with a model that is not read.
+const OTHERS: &str = "take a GGUF of one of those, or have a server run this one \
+(llama.cpp, Ollama): `kino config set llm_url ADDRESS`, then `model` \"endpoint\"";
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);

@@ -282,7 +282,7 @@ fn what_a_file_lacks_is_named() {
     let missing = told(&whole());
     assert!(missing.contains("has no weight `token_embd.weight`"), "{missing}");
     for (at, expected) in [
-        (0, "`general.architecture` is missing"),
+        (0, "`general.architecture` is missing: a language model says what it is; known are llama"),
         (1, "`llama.embedding_length` is missing"),
         (5, "`tokenizer.ggml.model` is missing: the file has no tokenizer"),
         (6, "the way `default` of splitting text"),
@@ -299,7 +299,7 @@ fn what_a_file_lacks_is_named() {
         (
             0,
             text("general.architecture", "gemma3"),
-            "architecture `gemma3` (known are llama, qwen2, qwen3)",
+            "architecture `gemma3` (known are llama, qwen2, qwen3: Llama, Mistral, SmolLM, Qwen2.5, Qwen3)",
         ),
         (1, size("llama.embedding_length", 0), "is 0, which no model has"),
         (4, text("llama.attention.head_count", "2"), "is no whole number that a size can be"),

@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 /// Layers of a model at most.
 const MOST_LAYERS: usize = 1024;
 
+/// The networks that are read, and models that have them.
+const KNOWN: &str = "llama, qwen2, qwen3: Llama, Mistral, SmolLM, Qwen2.5, Qwen3";
+
 /// What differs between the networks that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
@@ -143,13 +146,13 @@ impl LanguageConfig {
 /// Which network a file holds.
 fn architecture(metadata: &FileMetadata) -> Result<(&'static str, Architecture)> {
     let Some(own) = metadata.text("general.architecture")? else {
-        return Err(metadata.wrong("general.architecture", "is missing"));
+        let reason = format!("is missing: a language model says what it is; known are {KNOWN}");
+        return Err(metadata.wrong("general.architecture", &reason));
     };
     let known = Architecture::NAMES.into_iter().find(|(name, _)| *name == own);
     known.ok_or_else(|| {
-        let names = Architecture::NAMES.map(|(name, _)| name).join(", ");
         let own = kino_port::escape_line(own);
-        let what = format!("a language model of the architecture `{own}` (known are {names})");
+        let what = format!("a language model of the architecture `{own}` (known are {KNOWN})");
         Error::Unsupported { file: metadata.file().to_owned(), what }
     })
 }

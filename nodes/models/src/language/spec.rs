@@ -69,6 +69,13 @@ pub struct LanguageSummary {
 }
 
 impl LanguageSummary {
+    /// Whether a file has the weights of a language model, by the names that llama.cpp gives them,
+    /// whatever its architecture.
+    pub fn is_one(files: &PartFiles) -> bool {
+        let has = |name: &str| files.shape(name).is_some();
+        has("token_embd.weight") && has("output_norm.weight")
+    }
+
     /// That of the language model in a file. No weight is read.
     ///
     /// # Errors
