@@ -85,10 +85,13 @@ fn show(settings: &Settings, source: &str, screen: &Screen) -> Result<Exit, Fail
             several => count(several.len(), "file"),
         };
         let name = out.name(&part.name);
-        table.row([name, types([part].into_iter()), bytes(part.bytes), tensors, out.dim(&files)]);
+        table.row([name, shares(part), bytes(part.bytes), tensors, out.dim(&files)]);
     }
     text += &table.render();
     text.extend(model.language.as_ref().map(|own| format!("{}\n", sizes_of(own))));
+    for encoder in &model.brought_tokenizers {
+        text += &format!("the tokenizer of {encoder} is the one that kino brings: it has none\n");
+    }
     for (name, problem) in model.parts.iter().filter_map(|p| Some((&p.name, p.problem.as_ref()?))) {
         text += &format!("{} {name}: {problem}\n", out.bad("fault"));
     }
@@ -123,6 +126,26 @@ fn sizes_of(model: &LanguageSummary) -> String {
         config.vocabulary,
         config.context
     )
+}
+
+/// The types of a part, the commonest first, with the share of its numbers that each has.
+fn shares(part: &FoundPart) -> String {
+    let mut types: Vec<(&String, &u64)> = part.types.iter().collect();
+    types.sort_by_key(|(_, elements)| std::cmp::Reverse(**elements));
+    let all: u64 = part.types.values().sum();
+    let share = |(name, elements): (&String, &u64)| {
+        let scales = match part.has_fp8_scales.filter(|_| name.starts_with("F8_")) {
+            Some(true) => " with scales",
+            Some(false) => " without scales",
+            None => "",
+        };
+        match (types.len(), 100.0 * *elements as f64 / all.max(1) as f64) {
+            (1, _) => format!("{name}{scales}"),
+            (_, share) if share < 1.0 => format!("{name}{scales} <1%"),
+            (_, share) => format!("{name}{scales} {share:.0}%"),
+        }
+    };
+    types.iter().map(|own| share(*own)).collect::<Vec<_>>().join(", ")
 }
 
 /// The types of parts, each once.
@@ -162,7 +185,7 @@ fn as_json(model: &FoundModel) -> Value {
         let types = part.types.iter().map(|(name, n)| json!({ "type": name, "elements": n }));
         json!({
             "part": part.name, "bytes": part.bytes, "tensors": part.tensors,
-            "types": types.collect::<Vec<_>>(), "files": files.collect::<Vec<_>>(),
+            "types": types.collect::<Vec<_>>(), "fp8_scales": part.has_fp8_scales, "files": files.collect::<Vec<_>>(),
             "problem": part.problem,
         })
     };
@@ -185,6 +208,7 @@ fn as_json(model: &FoundModel) -> Value {
         "family": model.family, "bytes": model.bytes(),
         "parts": model.parts.iter().map(part).collect::<Vec<_>>(),
         "language": model.language.as_ref().map(language),
+        "brought_tokenizers": model.brought_tokenizers,
         "missing": model.gaps.iter().map(gap).collect::<Vec<_>>(),
         "problem": model.problem, "hint": model.hint, "shadowed": model.is_shadowed,
     })

@@ -885,8 +885,8 @@ fn what_of_a_lora_changes_nothing_is_told() {
     assert!(
         told.contains(
             "`diffusion_model.blocks.0.self_attn.q.lora_A.weight` is [2, 128] and its other half \
-             [128, 2], but `blocks.0.attn1.to_q` is [64, 64]: it was made for another size of the \
-             model"
+             [128, 2], but `blocks.0.attn1.to_q.weight` is [64, 64]: it was made for another size of \
+             the model"
         ),
         "{told}"
     );

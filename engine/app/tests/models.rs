@@ -457,6 +457,35 @@ fn a_file_of_several_parts_is_a_model() {
     assert_eq!(shown["parts"].as_array().unwrap().len(), 3, "{shown}");
 }
 
+/// Every type of a part is shown, and whether scales stand beside numbers of eight bits.
+#[test]
+fn types_are_shown_with_their_shares() {
+    use candle_core::{DType, Device, Tensor};
+    let rig = Rig::new();
+    let file = reference("wan_t2v/model/text_encoder/model.safetensors");
+    let mut tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    let place = rig.place.path("umt5.safetensors");
+    let mut shown = |with: Option<f32>| {
+        for (name, tensor) in tensors.clone() {
+            let Some(layer) = name.strip_suffix("wo.weight") else { continue };
+            tensors.insert(name.clone(), tensor.to_dtype(DType::F8E4M3).unwrap());
+            if let Some(scale) = with {
+                let scale = Tensor::new(scale, &Device::Cpu).unwrap();
+                tensors.insert(format!("{layer}wo.scale_weight"), scale);
+            }
+        }
+        candle_core::safetensors::save(&tensors, &place).unwrap();
+        let told = rig.ends(0, &["models", "show", "umt5.safetensors"]);
+        (told, rig.json(&["models", "show", "umt5.safetensors"]))
+    };
+    let (told, json) = shown(None);
+    assert!(told.contains("%, F8_E4M3 without scales 1"), "{told}");
+    assert_eq!(json["parts"][0]["fp8_scales"], false, "{json}");
+    let (told, json) = shown(Some(0.5));
+    assert!(told.contains("%, F8_E4M3 with scales 1"), "{told}");
+    assert_eq!(json["parts"][0]["fp8_scales"], true, "{json}");
+}
+
 /// A language model is told by its family, sizes and types, and what a base model lacks is said.
 #[test]
 fn language_models_are_told() {
@@ -485,4 +514,29 @@ fn language_models_are_told() {
     rig.place.write("base.gguf", &base);
     let told = rig.ends(1, &["models", "show", "base.gguf"]);
     assert!(told.contains("no chat template") && told.contains("a base model follows"), "{told}");
+    // One of an architecture that is not read: what is, and what to do.
+    let key = b"general.architecture";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+    let mut other = bytes.clone();
+    let at = at + key.len() + 4 + 8; // behind the type of the value and its length
+    assert_eq!(&other[at..at + 5], b"qwen3");
+    other[at..at + 5].copy_from_slice(b"gemma");
+    rig.place.write("gemma.gguf", &other);
+    let told = rig.ends(1, &["models", "show", "gemma.gguf"]);
+    assert!(told.contains("language_model") && told.contains("architecture `gemma`"), "{told}");
+    rig.place.write(
+        "g.ron",
+        r#"Graph(version: 1, nodes: {
+            "full": (op: "text.generate", with: {"model": "gemma.gguf", "prompt": "a fox"}),
+        }, outputs: {"text": "full"})"#,
+    );
+    let told = rig.ends(2, &["check", "g.ron"]);
+    let told = told.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let expected = "a language model of the architecture `gemma` (known are llama, qwen2, qwen3: Llama, \
+                    Mistral, SmolLM, Qwen2.5, Qwen3) is not supported yet";
+    assert!(told.contains(expected), "{told}");
+    assert!(
+        told.contains("or have a server run this one (llama.cpp, Ollama): `kino config"),
+        "{told}"
+    );
 }

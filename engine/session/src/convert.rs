@@ -194,7 +194,7 @@ fn check_destination(request: &ConvertRequest, form: Destination) -> Result<()> 
 fn open(settings: &Settings, families: &Families, source: &str) -> Result<Checkpoint> {
     if source == EMBEDDED {
         let folder = ModelFolder::embedded(EMBEDDED, kino_nodes::EMBEDDED_FILES);
-        return Checkpoint::open(&folder).map_err(of_models);
+        return families.open_folder(&folder).map_err(of_models);
     }
     let folders = model_folders(settings)?;
     let path = path_of_read(source, Path::new(""), &folders).filter(|path| path.exists());
@@ -207,7 +207,7 @@ fn open(settings: &Settings, families: &Families, source: &str) -> Result<Checkp
     };
     if path.is_dir() {
         let folder = ModelFolder::directory(&path);
-        return folder.and_then(|folder| Checkpoint::open(&folder)).map_err(of_models);
+        return folder.and_then(|folder| families.open_folder(&folder)).map_err(of_models);
     }
     families.open_file(&path).map_err(of_models)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use kino_models::ModelFolder;
-use kino_models::checkpoint::{Checkpoint, DataFile, PartFiles};
+use kino_models::checkpoint::{DataFile, PartFiles};
 use kino_models::families::Families;
 use kino_models::interpolate::read_interpolator;
 pub use kino_models::language::LanguageSummary;
@@ -69,6 +69,9 @@ pub struct FoundModel {
     pub parts: Vec<FoundPart>,
     /// What it is, if it is a language model.
     pub language: Option<LanguageSummary>,
+    /// The encoders whose tokenizers it lacks: those that the engine brings are taken. Known of a model
+    /// that is shown.
+    pub brought_tokenizers: Vec<String>,
     /// What of it is not there.
     pub gaps: Vec<HubGap>,
     /// Why it cannot be used, or not all of it.
@@ -88,6 +91,9 @@ pub struct FoundPart {
     pub bytes: u64,
     /// How many elements are stored in which type.
     pub types: BTreeMap<String, u64>,
+    /// Whether scales stand beside its matrices of eight bits with an exponent; none where it has no
+    /// such matrices.
+    pub has_fp8_scales: Option<bool>,
     /// How many tensors it has.
     pub tensors: usize,
     /// Its files, each with its length in bytes.
@@ -102,6 +108,7 @@ impl FoundPart {
             name: name.to_owned(),
             bytes: files.bytes(),
             types: files.stored_types(),
+            has_fp8_scales: files.has_fp8_scales(),
             tensors: files.names().len(),
             files: files.file_names().map(|(name, bytes)| (name.to_owned(), bytes)).collect(),
             problem: None,
@@ -113,6 +120,7 @@ impl FoundPart {
             name: name.to_owned(),
             bytes: 0,
             types: BTreeMap::new(),
+            has_fp8_scales: None,
             tensors: 0,
             files: Vec::new(),
             problem: Some(problem),
@@ -135,6 +143,7 @@ impl FoundModel {
             family: None,
             parts: Vec::new(),
             language: None,
+            brought_tokenizers: Vec::new(),
             gaps: Vec::new(),
             problem: None,
             hint: None,
@@ -154,11 +163,11 @@ impl FoundModel {
             Ok(folder) => folder,
             Err(error) => return FoundModel { problem: told(error), ..self },
         };
-        let checkpoint = match Checkpoint::open(folder) {
+        let families = Families::default();
+        let checkpoint = match families.open_folder(folder) {
             Ok(checkpoint) => checkpoint,
             Err(error) => return FoundModel { problem: told(&error), ..self },
         };
-        let families = Families::default();
         self.family = families.name_of(&checkpoint).map(str::to_owned);
         let read = families.read(&checkpoint);
         let mut names: BTreeSet<String> = checkpoint.part_names().map(str::to_owned).collect();
@@ -180,6 +189,8 @@ impl FoundModel {
 
     /// What the weights of parts lack, or have beside what is read, as planning finds it.
     fn probe(&mut self, model: OpenModel) {
+        let brought = model.checkpoint.brought_tokenizers().iter();
+        self.brought_tokenizers = brought.map(|name| (*name).to_owned()).collect();
         let left_over = model
             .left_over
             .iter()
@@ -229,7 +240,14 @@ impl FoundModel {
 
     /// Whether a file is a language model, which then is told; with `probe`, what it lacks, too.
     fn read_language(&mut self, files: &PartFiles, probe: bool) -> bool {
-        let Ok(summary) = LanguageSummary::read(files) else { return false };
+        let summary = match LanguageSummary::read(files) {
+            Ok(summary) => summary,
+            Err(error) => {
+                let is_one = LanguageSummary::is_one(files);
+                self.problem = is_one.then(|| error.to_string());
+                return is_one;
+            }
+        };
         self.family = Some(summary.config.architecture.title().to_owned());
         self.language = Some(summary);
         let probed = read_language_model(files).and_then(|spec| match probe {

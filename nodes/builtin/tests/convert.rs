@@ -340,7 +340,11 @@ fn what_a_form_does_not_hold_is_told() {
     let told = tell(&narrow, ConvertTo::Same, "a.safetensors");
     let expected = "is stored as Q4_K, which such a destination does not hold: say what it should \
                     become, such as --to bf16";
-    assert!(told.contains(expected) && told.contains("`blocks.0.attn1.to_k.weight`"), "{told}");
+    assert!(
+        told.contains(expected)
+            && told.contains("`blocks.0.self_attn.k.weight` (`blocks.0.attn1.to_k.weight` in"),
+        "{told}"
+    );
     let vae = reference("wan_t2v/model");
     let told = converted_file((&vae, "vae"), q4, "a.gguf").map(|_| ()).unwrap_err();
     assert!(told.contains("it has no matrices that are held in fewer bits than 16"), "{told}");
@@ -354,13 +358,13 @@ fn what_a_form_does_not_hold_is_told() {
     };
     let name = "blocks.1.ffn.0.weight";
     let told = tell(&changed(name, 1e6), ConvertTo::Plain(DType::F16), "a.safetensors");
-    let expected = "weight `blocks.1.ffn.net.0.proj.weight`: 1000000 is too large for f16; bf16";
+    let expected = "weight `blocks.1.ffn.0.weight` (`blocks.1.ffn.net.0.proj.weight` in the diffusers \
+                    layout): 1000000 is too large for f16; bf16";
     assert!(told.contains(expected), "{told}");
     for (to, end) in [(q4, "a.gguf"), (ConvertTo::ScaledFp8, "a.safetensors")] {
         let told = tell(&changed(name, f32::NAN), to, end);
         assert!(
-            told.contains("`blocks.1.ffn.net.0.proj.weight`: ")
-                && told.contains("NaN has no place")
+            told.contains("weight `blocks.1.ffn.0.weight` (") && told.contains("NaN has no place")
         );
     }
     // Rows of no whole blocks of 256 take those of 32.

@@ -248,7 +248,19 @@ fn a_transformer_with_original_names_is_the_one_of_the_folder() {
     let model: Vec<_> = given.iter().map(|(port, path)| (*port, known(path))).collect();
     let dit = bench.rig.fact("model.load", &model, DIT);
     let refused = bench.rig.objects("schedule", &[("dit", dit)]);
-    assert!(refused.contains("no weight `transformer_blocks.0.attn.add_q_proj."), "{refused}");
+    let expected = "has no weight `double_blocks.0.txt_attn.qkv.weight` \
+                    (`transformer_blocks.0.attn.add_q_proj.weight` in the diffusers layout)";
+    assert!(refused.contains(expected), "{refused}");
+    // A layer that is several here, of another size, in another program's wrapper.
+    let mut odd = wrapped;
+    let name = "model.diffusion_model.double_blocks.0.img_attn.qkv.weight";
+    odd.insert(name.to_owned(), numbers(&[3 * DIM, 12], 0));
+    let odd = File::of("flux-odd.safetensors", &odd);
+    let dit = bench.rig.fact("model.load", &[("transformer", known(odd.path()))], DIT);
+    let refused = bench.rig.objects("schedule", &[("dit", dit)]);
+    let expected = "weight `model.diffusion_model.double_blocks.0.img_attn.qkv.weight` (some rows of it are \
+                    `transformer_blocks.0.attn.to_q.weight` in the diffusers layout): expected [";
+    assert!(refused.contains(expected) && refused.contains("found [128, 12]"), "{refused}");
 }
 
 #[test]
@@ -615,6 +627,24 @@ fn one_file_of_all_parts_is_a_model() {
     // Each part may be taken from it.
     let each = alone.map(|(port, _)| (port, whole.path()));
     assert_eq!(distance(&compute(&each), &expected), 0.0);
+    // What of it is damaged is named as it stands in it, whatever the part.
+    let refused = |lacks: &str, part: (usize, &str, &[(&str, kino_port::Fact)])| {
+        let mut rest = all.clone();
+        rest.remove(lacks).unwrap();
+        let file = File::of("flux-damaged.safetensors", &rest);
+        let (output, op, beside) = part;
+        let port = ["encoder", "", "dit", "vae"][output];
+        let part = rig.fact("model.load", &[("source", known(file.path()))], output);
+        let told = rig.objects(op, &[&[(port, part)], beside].concat());
+        assert!(told.contains(&format!("has no weight `{lacks}` (`")), "{told}");
+    };
+    let prompt = [("prompt", known("a red fox"))];
+    let latent = [("latent", kino_port::Fact::Unknown)];
+    refused("vae.decoder.up.0.block.1.conv2.bias", (VAE, "vae.decode", &latent));
+    let clip = "text_encoders.clip_l.transformer.text_model.final_layer_norm.bias";
+    refused(clip, (TEXT, "text.encode", &prompt));
+    let single = "model.diffusion_model.single_blocks.0.modulation.lin.bias";
+    refused(single, (DIT, "schedule", &[]));
     let vae = rig.fact("model.load", &[("source", known(without_vae.path()))], VAE);
     let latent = ("latent", kino_port::Fact::Unknown);
     let refused = rig.objects("vae.decode", &[("vae", vae), latent]);

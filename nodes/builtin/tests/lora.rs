@@ -406,7 +406,7 @@ fn what_does_not_fit_is_refused_in_the_plan() {
         ),
         "path: /other.safetensors: none of its 1 layers is in this transformer: it was made for \
          another family of models; take one that was made for this family (its first is \
-         `unet.mid.q`; the transformer has such as `blocks.0.attn1.norm_k`)"
+         `unet.mid.q`; the transformer has such as `blocks.0.attn1.norm_k.weight`)"
     );
     let of_text = "lora_te1_text_model_encoder_layers_0_mlp_fc1";
     let said = refused(
@@ -417,7 +417,7 @@ fn what_does_not_fit_is_refused_in_the_plan() {
     assert_eq!(
         refused("large.safetensors", &[(&of(q, down), &[2, 128]), (&of(q, up), &[128, 2])]),
         "path: /large.safetensors: `transformer.blocks.0.attn1.to_q.lora_A.weight` is [2, 128] and \
-         its other half [128, 2], but `blocks.0.attn1.to_q` is [64, 64]: it was made for another \
+         its other half [128, 2], but `blocks.0.attn1.to_q.weight` is [64, 64]: it was made for another \
          size of the model"
     );
     assert_eq!(
@@ -705,7 +705,10 @@ fn two_adapters_of_one_layer_are_refused() {
     assert!(said.contains("are the same of one layer: it holds several adapters"), "{said}");
     let other = "diffusion_model.blocks.0.self_attn.q.HALF.weight";
     let said = told("layers.safetensors", [&one.replace(".one", ""), other]);
-    assert!(said.contains("and another of its layers are both `blocks.0.attn1.to_q`"), "{said}");
+    assert!(
+        said.contains("another of its layers both change `blocks.0.attn1.to_q.weight`"),
+        "{said}"
+    );
 }
 
 /// A LoRA of a model with other inputs fits but for the layer that reads them, as ComfyUI takes it,

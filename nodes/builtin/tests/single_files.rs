@@ -319,9 +319,15 @@ fn whole_numbers_that_nothing_is_said_of_are_told_in_the_plan() {
     };
     let (scale, how) = ("blocks.1.ffn.0.weight_scale", "blocks.1.ffn.0.comfy_quant");
     let said = told("scale.safetensors", &|name, _| name != scale);
-    assert!(said.contains("has no weight `blocks.1.ffn.net.0.proj.weight_scale`"), "{said}");
+    assert!(
+        said.contains("has no weight `blocks.1.ffn.0.weight_scale` (`blocks.1.ffn.net.0"),
+        "{said}"
+    );
     let said = told("how.safetensors", &|name, _| name != how);
-    assert!(said.contains("has no weight `blocks.1.ffn.net.0.proj.comfy_quant`"), "{said}");
+    assert!(
+        said.contains("has no weight `blocks.1.ffn.0.comfy_quant` (`blocks.1.ffn.net.0"),
+        "{said}"
+    );
     let says = |text: &'static str| {
         move |name: &str, tensor: &mut Stored| {
             if name == how {
@@ -331,11 +337,12 @@ fn whole_numbers_that_nothing_is_said_of_are_told_in_the_plan() {
         }
     };
     let said = told("other.safetensors", &says(r#"{"format": "convrot_w4a4"}"#));
-    assert!(
-        said.contains("comfy_quant`: convrot_w4a4 (of ComfyUI's, int8_tensorwise is read) is not")
-    );
+    assert!(said.contains("layout): convrot_w4a4 (of ComfyUI's, int8_tensorwise is read) is not"));
     let said = told("none.safetensors", &says("{"));
-    assert!(said.contains("comfy_quant` is no JSON that says how the weight was made"), "{said}");
+    assert!(
+        said.contains("comfy_quant` in the diffusers layout) is no JSON that says how the weight"),
+        "{said}"
+    );
     let odd = r#"{"format": "int8_tensorwise", "convrot": true, "convrot_groupsize": 24}"#;
     let said = told("group.safetensors", &says(odd));
     assert!(
@@ -348,7 +355,10 @@ fn whole_numbers_that_nothing_is_said_of_are_told_in_the_plan() {
         }
         true
     });
-    assert!(said.contains("proj.weight_scale`: expected [96, 1], found [3]"), "{said}");
+    assert!(
+        said.contains("proj.weight_scale` in the diffusers layout): expected [96, 1], found [3]"),
+        "{said}"
+    );
 }
 
 /// The mark of ComfyUI in every form that files have, scales by both names, and what is no scale.
@@ -483,8 +493,8 @@ fn narrow_forms_that_are_not_read_are_told_by_their_name() {
         }
     };
     let said = told(&beside("weight_scale_inv", || Stored(Dtype::F32, vec![1, 1], vec![0; 4])));
-    let expected =
-        "`blocks.1.ffn.net.0.proj.weight_scale_inv`, a scale a block, is not supported yet";
+    let expected = "`blocks.1.ffn.0.weight_scale_inv` (`blocks.1.ffn.net.0.proj.weight_scale_inv` in \
+                    the diffusers layout), a scale a block, is not supported yet";
     assert!(said.contains(expected), "{said}");
     let said = told(&|name, tensor| {
         let own = name.strip_suffix("weight").filter(|_| tensor.0 == Dtype::F8_E4M3);
@@ -495,7 +505,8 @@ fn narrow_forms_that_are_not_read_are_told_by_their_name() {
         own.map(|own| (format!("{own}weight_scale"), scale(own))).into_iter().collect()
     });
     assert!(
-        said.contains("`blocks.1.ffn.net.0.proj.weight_scale`: expected [], found [3]"),
+        said.contains("weight `blocks.1.ffn.0.weight_scale` (`blocks")
+            && said.contains("layout): expected [], found [3]"),
         "{said}"
     );
     let said = told(&beside("comfy_quant", || {
@@ -503,7 +514,8 @@ fn narrow_forms_that_are_not_read_are_told_by_their_name() {
         Stored(Dtype::U8, vec![how.len()], how)
     }));
     assert!(
-        said.contains("comfy_quant`: nvfp4 (of ComfyUI's, int8_tensorwise, float8_e4m3fn"),
+        said.contains("`blocks.1.ffn.0.comfy_quant` (`blocks")
+            && said.contains("layout): nvfp4 (of ComfyUI's, int8_tensorwise, float8_e4m3fn"),
         "{said}"
     );
 }
@@ -519,7 +531,11 @@ fn eight_bits_whose_scale_is_missing_are_an_error() {
         write(&file, &stored);
         let dit = rig.fact("model.load", &[("transformer", known(file.path()))], DIT);
         let told = rig.objects("schedule", &[("dit", dit)]);
-        assert!(told.contains("`blocks.1.ffn.net.0.proj.scale_weight` is missing"), "{told}");
+        let expected = "`blocks.1.ffn.0.weight` (`blocks.1.ffn.net.0.proj.weight` in the diffusers \
+                        layout) is stored in eight bits, and its scale \
+                        `blocks.1.ffn.0.scale_weight` (`blocks.1.ffn.net.0.proj.scale_weight` in the \
+                        diffusers layout) is missing";
+        assert!(told.contains(expected), "{told}");
         assert!(told.contains("download it again"), "{told}");
     }
 }
@@ -528,13 +544,15 @@ fn eight_bits_whose_scale_is_missing_are_an_error() {
 #[test]
 fn a_weight_that_is_missing_is_named_and_not_counted_away() {
     let rig = Rig::new("single-damaged");
-    for (missing, named) in [
-        ("blocks.1.self_attn.q.weight", "`blocks.1.attn1.to_q.weight`"),
-        ("blocks.0.norm3.weight", "`blocks.0.norm2.weight`"),
-        ("blocks.0.ffn.0.weight", "`blocks.0.ffn.net.0.proj.weight`"),
-        ("text_embedding.0.weight", "(`text_embedding.0.weight`)"),
-        ("time_embedding.0.weight", "(`time_embedding.0.weight`)"),
+    for missing in [
+        "blocks.1.self_attn.q.weight",
+        "blocks.0.norm3.weight",
+        "blocks.0.ffn.0.weight",
+        "text_embedding.0.weight",
+        "time_embedding.0.weight",
     ] {
+        let named =
+            format!("has no weight `{missing}` (`{}` in the diffusers layout)", converted(missing));
         let (mut stored, _) = scaled(&transformer(), None, false);
         let whole = stored.len();
         stored.retain(|(name, _)| name != missing);
@@ -546,7 +564,7 @@ fn a_weight_that_is_missing_is_named_and_not_counted_away() {
             Ok(loaded) => rig.objects("schedule", &[("dit", loaded.outputs[DIT].clone())]),
             Err(errors) => format!("{errors:?}"),
         };
-        assert!(told.contains(named), "{missing}: {told}");
+        assert!(told.contains(&named), "{missing}: {told}");
     }
     let piece = File::of("wan-00001-of-00002.safetensors", &transformer());
     let told = rig.objects("model.load", &[("transformer", known(piece.path()))]);
@@ -576,7 +594,10 @@ fn what_is_missing_of_another_shape_or_type_is_told_in_the_plan() {
     };
     let missing = changed(&|stored| stored.retain(|(name, _)| name != "blocks.1.norm3.bias"));
     let said = told("missing.safetensors", &missing);
-    assert!(said.contains("has no weight `blocks.1.norm2.bias`"), "{said}");
+    assert!(
+        said.contains("has no weight `blocks.1.norm3.bias` (`blocks.1.norm2.bias` in"),
+        "{said}"
+    );
     let at = |stored: &mut StoredFile, name: &str, to: Stored| {
         stored.iter_mut().find(|(own, _)| own == name).unwrap().1 = to;
     };
@@ -584,15 +605,133 @@ fn what_is_missing_of_another_shape_or_type_is_told_in_the_plan() {
         at(stored, "blocks.0.ffn.2.bias", Stored(Dtype::F32, vec![3], vec![0; 12]));
     });
     let said = told("short.safetensors", &short);
-    assert!(said.contains("weight `blocks.0.ffn.net.2.bias`: expected [128], found [3]"), "{said}");
+    let expected = "weight `blocks.0.ffn.2.bias` (`blocks.0.ffn.net.2.bias` in the diffusers layout): \
+                    expected [128], found [3]";
+    assert!(said.contains(expected), "{said}");
     let odd = changed(&|stored| {
         at(stored, "blocks.0.ffn.2.bias", Stored(Dtype::I8, vec![DIM], vec![0; DIM]));
     });
     let said = told("odd.safetensors", &odd);
     assert!(
-        said.contains("`blocks.0.ffn.net.2.bias` is stored as I8; this version reads"),
+        said.contains("weight `blocks.0.ffn.2.bias` (") && said.contains("is stored as I8; this"),
         "{said}"
     );
+}
+
+/// Whatever a file calls its weights, messages about it call them so.
+#[test]
+fn messages_name_weights_as_they_stand_in_their_file() {
+    let rig = Rig::new("single-names");
+    let of_file = |tensors: &Tensors| {
+        let file = File::of("names.safetensors", tensors);
+        let load = rig.infer("model.load", &[("transformer", known(file.path()))]).unwrap();
+        let dit = load.outputs[DIT].clone();
+        let faults = match rig.infer("schedule", &[("dit", dit.clone())]) {
+            Ok(_) => String::new(),
+            Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
+        };
+        let warnings: String = load.warnings.iter().map(|one| one.message.clone()).collect();
+        (faults, warnings, dit)
+    };
+    let (own, diffusers) = ("blocks.1.norm3.bias", "blocks.1.norm2.bias");
+    let without = |rename: &dyn Fn(&str) -> String| -> Tensors {
+        let rest = transformer().into_iter().filter(|(name, _)| name != own);
+        rest.map(|(name, tensor)| (rename(&name), tensor)).collect()
+    };
+    // Inside what programs put around the names, and by the names of diffusers.
+    let (said, ..) = of_file(&without(&|name| format!("model.diffusion_model.{name}")));
+    let expected = "has no weight `model.diffusion_model.blocks.1.norm3.bias` (`blocks.1.norm2.bias` in \
+                    the diffusers layout); the nearest name it has is `model.diffusion_model.blocks.";
+    assert!(said.contains(expected), "{said}");
+    let (said, ..) = of_file(&without(&converted));
+    assert!(said.contains(&format!("has no weight `{diffusers}`; the nearest")), "{said}");
+    // What is left over, under a name that means nothing and one that does.
+    let mut more = transformer();
+    more.retain(|name, _| !name.contains("norm3"));
+    more.insert(diffusers.replace("norm2", "ffn.0.gate"), numbers(&[2], 0));
+    let wrapped = |(name, tensor)| (format!("model.diffusion_model.{name}"), tensor);
+    let (said, warned, _) = of_file(&more.into_iter().map(wrapped).collect());
+    assert_eq!(said, "");
+    assert!(warned.ends_with("file: `model.diffusion_model.blocks.1.ffn.0.gate.bias`"), "{warned}");
+    // A scale that is no number.
+    let (mut stored, _) = scaled(&transformer(), Some(0.01), true);
+    for (name, Stored(.., bytes)) in &mut stored {
+        if name == "blocks.0.self_attn.k.scale_weight" {
+            *bytes = f32::NAN.to_le_bytes().to_vec();
+        }
+    }
+    let file = File::new("nan.safetensors");
+    write(&file, &stored);
+    let dit = rig.fact("model.load", &[("transformer", known(file.path()))], DIT);
+    let said = rig.objects("schedule", &[("dit", dit)]);
+    let expected = "the scale `blocks.0.self_attn.k.scale_weight` (`blocks.0.attn1.to_k.scale_weight` in \
+                    the diffusers layout) is NaN: the file is damaged; download it again";
+    assert!(said.contains(expected), "{said}");
+    // A LoRA of another size, and one of another family.
+    let (_, _, dit) = of_file(&transformer());
+    let lora = |layer: &str| {
+        let half = |half: &str| format!("{layer}.{half}.weight");
+        let halves =
+            [(half("lora_A"), numbers(&[2, 64], 0)), (half("lora_B"), numbers(&[64, 2], 1))];
+        let file = File::of("lora.safetensors", &halves.into_iter().collect());
+        rig.objects("lora.apply", &[("dit", dit.clone()), ("path", known(file.path()))])
+    };
+    let said = lora("diffusion_model.blocks.0.self_attn.q");
+    let expected = "but `blocks.0.self_attn.q.weight` (`blocks.0.attn1.to_q.weight` in the diffusers \
+                    layout) is [128, 128]: it was made for another size";
+    assert!(said.contains(expected), "{said}");
+    let said = lora("unet.mid.q");
+    assert!(
+        said.contains("the transformer has such as `blocks.0.self_attn.norm_k.weight` ("),
+        "{said}"
+    );
+}
+
+/// The same of an autoencoder and of a text encoder, by each of their names.
+#[test]
+fn messages_name_weights_of_the_other_parts_as_they_stand_in_their_file() {
+    let rig = Rig::new("single-names-others");
+    let read = |path: &str| candle_core::safetensors::load(reference(path), &Device::Cpu).unwrap();
+    let vae = read("wan_t2v/model/vae/diffusion_pytorch_model.safetensors");
+    let lacks = "decoder.up_blocks.1.resnets.0.norm2.gamma";
+    let rest = vae.iter().filter(|(name, _)| *name != lacks);
+    let rest: Tensors = rest.map(|(name, tensor)| (of_vae(name), tensor.clone())).collect();
+    let file = File::of("vae-lacks.safetensors", &rest);
+    let vae = rig.fact("model.load", &[("vae", known(file.path()))], VAE);
+    let said = rig.objects("vae.decode", &[("vae", vae), ("latent", kino_port::Fact::Unknown)]);
+    let own = of_vae(lacks);
+    assert!(own.starts_with("decoder.upsamples.4.residual."), "{own}");
+    assert!(said.contains(&format!("has no weight `{own}` (`{lacks}` in the diff")), "{said}");
+    let lacks = "encoder.block.1.layer.1.DenseReluDense.wo.weight";
+    for (rename, own) in [
+        (of_umt5 as fn(&str) -> String, "`blocks.1.ffn.fc2.weight` (`encoder.block.1."),
+        (str::to_owned, "`encoder.block.1.layer.1.DenseReluDense.wo.weight`; the nearest"),
+    ] {
+        let rest = read("wan_t2v/model/text_encoder/model.safetensors").into_iter();
+        let rest = rest.filter(|(name, _)| *name != lacks);
+        let rest: Tensors = rest.map(|(name, tensor)| (rename(&name), tensor)).collect();
+        let file = File::of("umt5-lacks.safetensors", &rest);
+        let encoder = rig.fact("model.load", &[("text_encoder", known(file.path()))], TEXT);
+        let said = rig.objects("text.encode", &[("encoder", encoder), ("prompt", known("a"))]);
+        assert!(said.contains(&format!("has no weight {own}")), "{said}");
+    }
+}
+
+/// What Wan's authors call a weight of UMT5 that transformers calls `name`.
+fn of_umt5(name: &str) -> String {
+    let pairs = [
+        ("shared", "token_embedding"),
+        ("encoder.final_layer_norm", "norm"),
+        ("encoder.block", "blocks"),
+        ("layer.0.SelfAttention.relative_attention_bias", "pos_embedding.embedding"),
+        ("layer.0.SelfAttention", "attn"),
+        ("layer.0.layer_norm", "norm1"),
+        ("layer.1.layer_norm", "norm2"),
+        ("layer.1.DenseReluDense.wi_0", "ffn.gate.0"),
+        ("layer.1.DenseReluDense.wi_1", "ffn.fc1"),
+        ("layer.1.DenseReluDense.wo", "ffn.fc2"),
+    ];
+    pairs.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
 }
 
 /// What Wan's authors call a weight of the autoencoder (2.1) that diffusers calls `name`.
@@ -675,23 +814,9 @@ fn a_text_encoder_alone_is_the_one_of_the_folder() {
     let expected = encode(load(&rig, &[("source", "wan_t2v/model")], TEXT));
     assert_eq!(distance(&encode(load(&rig, &given, TEXT)), &expected), 0.0);
     // By the names of Wan's authors, as files of UMT5 are shared that were made of their pickle.
-    let wan = |name: &str| {
-        let pairs = [
-            ("shared", "token_embedding"),
-            ("encoder.final_layer_norm", "norm"),
-            ("encoder.block", "blocks"),
-            ("layer.0.SelfAttention.relative_attention_bias", "pos_embedding.embedding"),
-            ("layer.0.SelfAttention", "attn"),
-            ("layer.0.layer_norm", "norm1"),
-            ("layer.1.layer_norm", "norm2"),
-            ("layer.1.DenseReluDense.wi_0", "ffn.gate.0"),
-            ("layer.1.DenseReluDense.wi_1", "ffn.fc1"),
-            ("layer.1.DenseReluDense.wo", "ffn.fc2"),
-        ];
-        pairs.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
-    };
     let tensors = candle_core::safetensors::load(&own, &Device::Cpu).unwrap();
-    let tensors: Tensors = tensors.into_iter().map(|(name, tensor)| (wan(&name), tensor)).collect();
+    let tensors: Tensors =
+        tensors.into_iter().map(|(name, tensor)| (of_umt5(&name), tensor)).collect();
     assert!(tensors.contains_key("blocks.1.ffn.gate.0.weight"), "{:?}", tensors.keys());
     let file = File::of("umt5-enc.safetensors", &tensors);
     let given = [("source", "wan_t2v/model"), ("text_encoder", file.path())];

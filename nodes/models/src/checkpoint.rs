@@ -28,8 +28,8 @@ pub(crate) use header::{AUTHORS_CONFIG, CONFIG};
 pub use layout::GgufValue;
 pub(crate) use layout::{FileLayout, NewTensor, lay_out_gguf, lay_out_safetensors};
 pub use metadata::FileMetadata;
-pub use opened::Checkpoint;
-pub use part::{Cut, Identity, PartFiles};
+pub use opened::{BroughtTokenizer, Checkpoint};
+pub use part::{Cut, Identity, Originals, PartFiles};
 pub(crate) use part::{SCALES, TensorEntry};
 pub use single::{
     DetectedPart, NarrowWeight, Rename, SingleForm, SingleFormat, SinglePart, part_names,

@@ -1,9 +1,36 @@
 //! What can go wrong while models are read and run.
 
+use std::fmt;
+
 use candle_core::DType;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A weight as messages call it: by the name that stands in its file, which a viewer shows, with
+/// the one that the diffusers layout has for it, where that is another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightName {
+    /// The name in the diffusers layout, by which networks ask for it.
+    pub name: Box<str>,
+    /// The name in the file, where it is another.
+    pub in_file: Option<Box<str>>,
+    /// Whether the file has it as some rows of what has that name.
+    pub is_rows: bool,
+}
+
+impl fmt::Display for WeightName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, in_file, is_rows } = self;
+        match (in_file, is_rows) {
+            (None, _) => write!(f, "`{name}`"),
+            (Some(own), false) => write!(f, "`{own}` (`{name}` in the diffusers layout)"),
+            (Some(own), true) => {
+                write!(f, "`{own}` (some rows of it are `{name}` in the diffusers layout)")
+            }
+        }
+    }
+}
 
 /// Everything that can go wrong while a model is read or run.
 ///
@@ -98,38 +125,38 @@ pub enum Error {
     Part(String),
 
     /// A weight that the architecture needs is not in the file.
-    #[error("{file} has no weight `{name}`{}", nearest.as_ref().map(|n| format!("; the nearest name it has is `{n}`")).unwrap_or_default())]
+    #[error("{file} has no weight {name}{}", nearest.as_ref().map(|n| format!("; the nearest name it has is `{n}`")).unwrap_or_default())]
     MissingWeight {
         /// The file or folder that was searched.
         file: String,
-        /// The full name of the weight.
-        name: String,
-        /// The most similar name that exists.
+        /// What it would be called.
+        name: WeightName,
+        /// The name of the most similar one that exists, in the file.
         nearest: Option<String>,
     },
 
     /// A weight of eight bits has no scale, where others of its file have one, or it is marked as one
     /// that has.
     #[error(
-        "{file}: `{weight}` is stored in eight bits, and its scale `{name}` is missing: the file is \
+        "{file}: {weight} is stored in eight bits, and its scale {name} is missing: the file is \
          incomplete; download it again, or take the model in bf16"
     )]
     MissingScale {
         /// The file or folder that was searched.
         file: String,
-        /// The full name of the weight.
-        weight: String,
+        /// The weight.
+        weight: WeightName,
         /// How its scale would be called.
-        name: String,
+        name: WeightName,
     },
 
     /// A weight has another shape than the config says.
-    #[error("{file}: weight `{name}`: expected {expected:?}, found {found:?}")]
+    #[error("{file}: weight {name}: expected {expected:?}, found {found:?}")]
     WeightShape {
         /// The file, with its folder.
         file: String,
-        /// The full name of the weight.
-        name: String,
+        /// The weight.
+        name: WeightName,
         /// The shape that follows from the config.
         expected: Vec<usize>,
         /// The shape in the file.
@@ -138,14 +165,14 @@ pub enum Error {
 
     /// A weight is stored in a type that is not read.
     #[error(
-        "{file}: weight `{name}` is stored as {dtype}; this version reads F32, F16, BF16, F8_E4M3, \
+        "{file}: weight {name} is stored as {dtype}; this version reads F32, F16, BF16, F8_E4M3, \
          F8_E5M2, matrices of I8 that ComfyUI made, and GGUF's Q2_K to Q6_K, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0"
     )]
     WeightType {
         /// The file, with its folder.
         file: String,
-        /// The full name of the weight.
-        name: String,
+        /// The weight.
+        name: WeightName,
         /// The stored type.
         dtype: String,
     },

@@ -32,7 +32,9 @@ impl<'a> Names<'a> {
     /// # Errors
     /// When it is missing or no such kernel.
     pub(crate) fn kernel(&self, name: &str) -> Result<[usize; 3]> {
-        let found = self.shape(name).ok_or_else(|| self.wrong(format!("no weight `{name}`")))?;
+        let found = self
+            .shape(name)
+            .ok_or_else(|| self.wrong(format!("no weight `{}{name}`", self.wrapper)))?;
         match *found {
             [cout, cin, side, other]
                 if side == other && [cout, cin, side].iter().all(|n| is_size(*n)) =>
@@ -40,7 +42,9 @@ impl<'a> Names<'a> {
                 Ok([cout, cin, side])
             }
             _ => Err(self.wrong(format!(
-                "weight `{name}` is {found:?}; expected [output channels, input channels, side, side]"
+                "weight `{}{name}` is {found:?}; expected [output channels, input channels, side, \
+                 side]",
+                self.wrapper
             ))),
         }
     }

@@ -286,8 +286,8 @@ fn real_autoencoder(folder: &Path) {
         let vae = Vae::load(&config, &weights.probing(&Default::default())).expect("a config");
         let (name, shape) = match vae.decoder().map(drop) {
             Ok(()) => break,
-            Err(Error::MissingWeight { name, .. }) => (name, vec![1]),
-            Err(Error::WeightShape { name, expected, .. }) => (name, expected),
+            Err(Error::MissingWeight { name, .. }) => (name.name.into(), vec![1]),
+            Err(Error::WeightShape { name, expected, .. }) => (name.name.into(), expected),
             Err(other) => panic!("{other}"),
         };
         shapes.insert(name, shape);

@@ -214,7 +214,15 @@ fn placed(
             shape.clone_from(original);
         }
         let (offset, stored) = (data_start + offset, readable(number));
-        tensors.push(StoredTensor { name, stored, type_name, shape, offset, length });
+        tensors.push(StoredTensor {
+            name,
+            is_rows: false,
+            stored,
+            type_name,
+            shape,
+            offset,
+            length,
+        });
     }
     tensors.sort_by(|a, b| (a.offset, a.length, &a.name).cmp(&(b.offset, b.length, &b.name)));
     let overlap = tensors.windows(2).find(|pair| pair[0].offset + pair[0].length > pair[1].offset);

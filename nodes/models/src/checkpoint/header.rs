@@ -20,6 +20,13 @@ pub enum StoredType {
     Blocks(BlockType),
 }
 
+impl StoredType {
+    /// Whether a number has eight bits, some of exponent.
+    pub(crate) fn is_fp8(self) -> bool {
+        matches!(self, StoredType::Plain(DType::F8E4M3) | StoredType::E5m2)
+    }
+}
+
 /// Where a file says what the config of its part was, as JSON: so a model whose sizes do not follow
 /// from its weights alone stands alone, too. What else reads such files passes over it.
 pub(crate) const CONFIG: &str = "kinograph.config";
@@ -31,7 +38,10 @@ pub(crate) const AUTHORS_CONFIG: &str = "config";
 /// A tensor as a header tells of it.
 #[derive(Clone)]
 pub(crate) struct StoredTensor {
+    /// Its name in the file.
     pub(crate) name: String,
+    /// Whether it is some rows of what has that name.
+    pub(crate) is_rows: bool,
     /// The form in which it is stored, where that is read.
     pub(crate) stored: Option<StoredType>,
     /// What its format calls that form.

@@ -26,6 +26,14 @@ enum Config {
     Open(DataFile),
 }
 
+/// A tokenizer that a model lacks and that the engine brings.
+pub struct BroughtTokenizer {
+    /// What people call the encoder whose tokenizer it is.
+    pub name: &'static str,
+    /// Its files as files of the model: path and contents.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
 /// A model that was opened: its configs were read, its weight files are open, their headers were
 /// checked and their data sampled. What is read of it later is what was looked at then, or an
 /// error.
@@ -36,6 +44,8 @@ pub struct Checkpoint {
     singles: Vec<SinglePart>,
     configs: BTreeMap<String, Config>,
     parts: BTreeMap<String, Result<Arc<PartFiles>, String>>,
+    /// Whose tokenizers are not the model's own.
+    brought: Vec<&'static str>,
     /// Every file with its stamp, to see whether anything changed since.
     stamps: Vec<(String, Option<FileStamp>)>,
     fingerprint: [u8; 32],
@@ -78,8 +88,8 @@ impl Checkpoint {
         let weights = listed.iter().filter(|path| is_weights(path));
         stamps.extend(weights.map(|path| (path.clone(), stamp_at(folder, path))));
         let fingerprint = hasher.finalize().into();
-        let (folder, singles) = (Some(folder.clone()), Vec::new());
-        Ok(Self { folder, singles, configs, parts, stamps, fingerprint })
+        let (folder, singles, brought) = (Some(folder.clone()), Vec::new(), Vec::new());
+        Ok(Self { folder, singles, configs, parts, brought, stamps, fingerprint })
     }
 
     /// Puts a model together: what lies in `folder`, but for parts that stand alone in files, with
@@ -99,6 +109,7 @@ impl Checkpoint {
                 singles: Vec::new(),
                 configs: BTreeMap::new(),
                 parts: BTreeMap::new(),
+                brought: Vec::new(),
                 stamps: Vec::new(),
                 fingerprint: [0; 32],
             },
@@ -118,6 +129,30 @@ impl Checkpoint {
         model.fingerprint = hasher.finalize().into();
         model.singles = singles;
         Ok(model)
+    }
+
+    /// The same model with tokenizers that it lacks; a file of its own stays.
+    #[must_use]
+    pub fn with_tokenizers(mut self, brought: Vec<BroughtTokenizer>) -> Self {
+        if brought.is_empty() {
+            return self;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.fingerprint);
+        for BroughtTokenizer { name, files } in brought {
+            self.brought.push(name);
+            for (path, bytes) in files {
+                add(&mut hasher, &path, &bytes);
+                self.configs.entry(path).or_insert(Config::Kept(bytes));
+            }
+        }
+        self.fingerprint = hasher.finalize().into();
+        self
+    }
+
+    /// The encoders whose tokenizers the model lacks, so that it has those that the engine brings.
+    pub fn brought_tokenizers(&self) -> &[&'static str] {
+        &self.brought
     }
 
     /// A hash that changes when the model does: configs, headers and data of the weights (of long

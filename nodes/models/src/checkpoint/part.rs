@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::DType;
 use kino_kernels::{BlockType, ConvWeights};
@@ -11,7 +11,7 @@ use super::file::{self, DataFile};
 use super::format;
 use super::header::{CONFIG, Header, StoredTensor, StoredType};
 use super::metadata::FileMetadata;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, WeightName};
 
 /// Files up to this length are hashed whole.
 const HASHED_WHOLE: u64 = 16 << 20;
@@ -27,6 +27,12 @@ struct WeightFile {
 
 /// A tensor in a file: where it lies and what it is.
 pub(crate) struct TensorEntry<'a> {
+    /// Its name in the diffusers layout.
+    pub(crate) name: &'a str,
+    /// Its name in the file.
+    pub(crate) in_file: &'a str,
+    /// Whether it is some rows of what has that name.
+    pub(crate) is_rows: bool,
     /// The file that it lies in.
     pub(crate) file: &'a DataFile,
     /// Its first byte there.
@@ -44,6 +50,12 @@ pub(crate) struct TensorEntry<'a> {
 }
 
 impl TensorEntry<'_> {
+    /// How messages call it.
+    pub(crate) fn named(&self) -> WeightName {
+        let in_file = (self.in_file != self.name).then(|| self.in_file.into());
+        WeightName { name: self.name.into(), in_file, is_rows: self.is_rows }
+    }
+
     /// Fills `buffer` with its bytes from `offset` of the file on.
     ///
     /// # Errors
@@ -75,6 +87,10 @@ pub(crate) const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
 /// without their weights; those that come out are of the diffusers layout.
 pub type Cut = Box<dyn Fn(&str) -> Vec<(String, usize)> + Send + Sync>;
 
+/// Gives the names that a weight of the diffusers layout may have in files: one for each way of
+/// naming that is known, always in the same order.
+pub type Originals = Box<dyn Fn(&str) -> Vec<String> + Send + Sync>;
+
 /// All the weight files of one part of a model, opened, by tensor name.
 #[derive(Clone)]
 pub struct PartFiles {
@@ -82,6 +98,12 @@ pub struct PartFiles {
     files: Vec<WeightFile>,
     /// Each name with the file that has it, and the number of its tensor there.
     place: HashMap<String, (usize, usize)>,
+    /// What stands before the names of these weights in the file, where others are in it, too.
+    prefix: String,
+    /// What may follow it, by the names of the diffusers layout; none where it is these.
+    originals: Option<Arc<Originals>>,
+    /// See [`PartFiles::fp8_scales`].
+    fp8_scales: OnceLock<Option<&'static str>>,
     identity: Identity,
 }
 
@@ -113,7 +135,9 @@ impl PartFiles {
             }
         }
         let identity = identify(&files)?;
-        Ok(Self { folder: folder.to_owned(), files, place, identity })
+        let (folder, prefix) = (folder.to_owned(), String::new());
+        let (originals, fp8_scales) = (None, OnceLock::new());
+        Ok(Self { folder, files, place, prefix, originals, fp8_scales, identity })
     }
 
     /// Opens one file, safetensors or GGUF, that is all of a part.
@@ -132,9 +156,15 @@ impl PartFiles {
         Self::read(&name, vec![file])
     }
 
-    /// The same weights under other names: those that `rename` gives, the others as they are.
+    /// The same weights under other names: those that `rename` gives, the others as they are. What
+    /// they would be called in the file, `originals` says.
     #[must_use]
-    pub fn renamed(mut self, rename: impl Fn(&str) -> Option<String>) -> Self {
+    pub fn renamed(
+        mut self,
+        rename: impl Fn(&str) -> Option<String>,
+        originals: Originals,
+    ) -> Self {
+        self.originals = Some(Arc::new(originals));
         let place = std::mem::take(&mut self.place).into_iter();
         self.place = place.map(|(name, at)| (rename(&name).unwrap_or(name), at)).collect();
         self
@@ -152,7 +182,9 @@ impl PartFiles {
             let Some((layer, tensor)) = name.rsplit_once('.') else { continue };
             let shares = cut(layer);
             let of: usize = shares.iter().map(|(_, share)| share).sum();
-            let rows = self.shape(&format!("{layer}.weight")).and_then(|shape| shape.first());
+            // A damaged file may have one without the other.
+            let mut whole = ["weight", "bias"].iter();
+            let rows = whole.find_map(|end| self.shape(&format!("{layer}.{end}"))?.first());
             let Some(rows) = rows.copied().filter(|rows| of > 0 && rows % of == 0) else {
                 continue;
             };
@@ -170,7 +202,7 @@ impl PartFiles {
                 self.place.insert(piece, (index, number));
                 continue;
             };
-            tensors.push(StoredTensor { name: piece.clone(), ..part });
+            tensors.push(part);
             self.place.insert(piece, (index, tensors.len() - 1));
         }
         self.place.retain(|name, _| {
@@ -186,6 +218,8 @@ impl PartFiles {
         let place = std::mem::take(&mut self.place).into_iter();
         let inner = |name: &str| name.strip_prefix(prefix).map(str::to_owned);
         self.place = place.filter_map(|(name, at)| Some((inner(&name)?, at))).collect();
+        self.prefix.push_str(prefix);
+        self.fp8_scales = OnceLock::new();
         self
     }
 
@@ -238,9 +272,25 @@ impl PartFiles {
         names
     }
 
-    /// Whether any name is so.
-    pub(crate) fn any_name(&self, is_so: impl Fn(&str) -> bool) -> bool {
-        self.place.keys().any(|name| is_so(name))
+    /// Whether scales stand beside matrices of eight bits with an exponent; none where there are no
+    /// such matrices.
+    pub fn has_fp8_scales(&self) -> Option<bool> {
+        let is_fp8 = |(_, tensor): (&str, &StoredTensor)| {
+            tensor.shape.len() == 2 && tensor.stored.is_some_and(StoredType::is_fp8)
+        };
+        self.tensors().any(is_fp8).then(|| self.fp8_scales().is_some())
+    }
+
+    /// How the scales are called that stand beside matrices of eight bits with an exponent (one of
+    /// [`SCALES`]); none where no such matrix has one. Looked for once.
+    pub(crate) fn fp8_scales(&self) -> Option<&'static str> {
+        let of_fp8 = |name: &String| {
+            let (layer, end) =
+                SCALES.iter().find_map(|end| Some((name.strip_suffix(end)?, *end)))?;
+            let stored = self.place(&format!("{layer}weight"))?.stored?;
+            stored.is_fp8().then_some(end)
+        };
+        *self.fp8_scales.get_or_init(|| self.place.keys().find_map(of_fp8))
     }
 
     /// What the headers say about themselves under a key; the first file's word counts.
@@ -356,10 +406,13 @@ impl PartFiles {
 
     /// Where a tensor lies, if it is there.
     pub(crate) fn place(&self, name: &str) -> Option<TensorEntry<'_>> {
-        let (index, number) = self.place.get(name)?;
+        let (name, (index, number)) = self.place.get_key_value(name)?;
         let file = &self.files[*index];
         let tensor = file.header.tensors.get(*number)?;
         Some(TensorEntry {
+            name,
+            in_file: &tensor.name,
+            is_rows: tensor.is_rows,
             file: &file.file,
             offset: tensor.offset,
             stored: tensor.stored,
@@ -381,11 +434,44 @@ impl PartFiles {
         })
     }
 
+    /// How messages call a weight, whether it is there or missing.
+    pub(crate) fn named(&self, name: &str) -> WeightName {
+        if let Some(entry) = self.place(name) {
+            return entry.named();
+        }
+        let in_file = self.in_file(name).filter(|own| own != name);
+        WeightName { name: name.into(), in_file: in_file.map(Into::into), is_rows: false }
+    }
+
+    /// What the file calls a weight that it has.
+    pub(crate) fn name_in_file(&self, name: &str) -> Option<&str> {
+        let (index, number) = self.place.get(name)?;
+        let tensor = self.files[*index].header.tensors.get(*number)?;
+        Some(&tensor.name)
+    }
+
+    /// What the file would call a weight that it has not: by the way of naming that most of what it
+    /// has follows; none where nothing does.
+    fn in_file(&self, name: &str) -> Option<String> {
+        let ways = |name: &str| match &self.originals {
+            Some(originals) => originals(name),
+            None => vec![name.to_owned()],
+        };
+        let mut own = ways(name);
+        let mut counts = vec![0_usize; own.len()];
+        for (name, tensor) in self.tensors() {
+            let Some(inner) = tensor.name.strip_prefix(&self.prefix) else { continue };
+            let are_so = ways(name).into_iter().map(|way| way == inner);
+            counts.iter_mut().zip(are_so).for_each(|(count, is_so)| *count += usize::from(is_so));
+        }
+        let way = (0..own.len()).rev().max_by_key(|way| counts[*way])?;
+        (counts[way] > 0).then(|| format!("{}{}", self.prefix, own.swap_remove(way)))
+    }
+
     fn missing(&self, name: &str) -> Error {
-        let mut names: Vec<&str> = self.place.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        let nearest = kino_port::nearest(name, names).map(str::to_owned);
-        Error::MissingWeight { file: self.folder.clone(), name: name.to_owned(), nearest }
+        let nearest = kino_port::nearest(name, self.names());
+        let nearest = nearest.and_then(|name| self.name_in_file(name)).map(str::to_owned);
+        Error::MissingWeight { file: self.folder.clone(), name: self.named(name), nearest }
     }
 }
 
@@ -400,7 +486,8 @@ fn rows_of(whole: &StoredTensor, range: Range<usize>, rows: usize) -> Option<Sto
         blocks.bytes_of(*inner?)?; // rows of whole blocks
     }
     Some(StoredTensor {
-        name: String::new(),
+        name: whole.name.clone(),
+        is_rows: true,
         stored: whole.stored,
         type_name: whole.type_name.clone(),
         shape: [&[range.len()], inner].concat(),

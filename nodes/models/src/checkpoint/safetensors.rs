@@ -32,6 +32,7 @@ pub(crate) fn read(file: &DataFile) -> Result<Header> {
     let stored = tensors.into_iter().map(|tensor| StoredTensor {
         stored: readable(&tensor.dtype),
         name: tensor.name,
+        is_rows: false,
         type_name: tensor.dtype,
         shape: tensor.shape,
         offset: tensor.offset,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::layout::GgufValue;
-use super::part::{Cut, PartFiles};
+use super::part::{Cut, Originals, PartFiles};
 
 /// What the parts of a model are called in the diffusers layout.
 pub mod part_names {
@@ -49,6 +49,8 @@ pub struct DetectedPart {
     pub config: Value,
     /// Names of weights, as that layout has them.
     pub rename: Rename,
+    /// The way back, for messages about what the file lacks.
+    pub originals: Originals,
     /// Layers that the file has as one, where it has some.
     pub cut: Option<Cut>,
 }
@@ -60,7 +62,17 @@ impl DetectedPart {
         config: Value,
         rename: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Self { part, config, rename: Box::new(rename), cut: None }
+        let originals = Box::new(|name: &str| vec![name.to_owned()]);
+        Self { part, config, rename: Box::new(rename), originals, cut: None }
+    }
+
+    /// The same of a file whose names are one of those that `originals` gives for a weight.
+    #[must_use]
+    pub fn with_originals(
+        self,
+        originals: impl Fn(&str) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { originals: Box::new(originals), ..self }
     }
 
     /// The same of a file that has some layers as one.

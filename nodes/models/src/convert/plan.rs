@@ -332,9 +332,10 @@ impl Planner<'_> {
         };
         let Some(target) = about.target(self.to, self.destination) else {
             return Err(Error::input(format!(
-                "{}: `{name}` is stored as {}, which such a destination does not hold: say what it \
+                "{}: {} is stored as {}, which such a destination does not hold: say what it \
                  should become, such as --to bf16",
                 self.files.describe(),
+                entry.named(),
                 entry.type_name
             )));
         };
@@ -388,7 +389,7 @@ impl Planner<'_> {
                 _ => {
                     return Err(Error::WeightShape {
                         file: entry.file.name().to_owned(),
-                        name: name.clone(),
+                        name: entry.named(),
                         expected: shape,
                         found: entry.shape.to_vec(),
                     });
@@ -421,10 +422,10 @@ impl Planner<'_> {
         match sources.iter().zip(&entries).all(is_by_row) {
             true => Ok(sources),
             false => Err(Error::input(format!(
-                "{}: `{}` and others beside it become one, which has one scale: say what it should \
+                "{}: {} and others beside it become one, which has one scale: say what it should \
                  become, such as --to fp8",
                 self.files.describe(),
-                sources[0]
+                entries[0].named()
             ))),
         }
     }
@@ -466,7 +467,7 @@ impl Planner<'_> {
         }
         Err(Error::WeightType {
             file: entry.file.name().to_owned(),
-            name: sources[0].clone(),
+            name: entry.named(),
             dtype: entry.type_name.to_owned(),
         })
     }

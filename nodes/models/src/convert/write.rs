@@ -106,7 +106,7 @@ impl Conversion {
             let mut numbers = weight.flatten_all()?.to_vec1::<f32>()?;
             return numbers.chunks_mut(COPIED as usize).try_for_each(each);
         };
-        pieces(&entry, name, &mut |numbers| {
+        pieces(&entry, &mut |numbers| {
             if factor != 1.0 {
                 numbers.iter_mut().for_each(|number| *number *= factor);
             }
@@ -152,7 +152,7 @@ impl Conversion {
 
     fn unfit(&self, name: &str, reason: &str) -> Error {
         let file = self.files.describe().to_owned();
-        Error::Config { file, reason: format!("weight `{name}`: {reason}") }
+        Error::Config { file, reason: format!("weight {}: {reason}", self.files.named(name)) }
     }
 }
 

@@ -70,8 +70,22 @@ impl SingleFiles<'_> {
     }
 }
 
-/// Models that are put together of single files.
+/// Models as they are opened: folders, and what is put together of single files.
 impl Families {
+    /// Opens a folder in the diffusers layout, with the tokenizers that it lacks and that are known.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_folder(&self, folder: &ModelFolder) -> Result<Checkpoint> {
+        self.with_tokenizers(Checkpoint::open(folder)?)
+    }
+
+    fn with_tokenizers(&self, checkpoint: Checkpoint) -> Result<Checkpoint> {
+        let family = self.0.iter().find(|family| family.recognises(&checkpoint));
+        let brought = family.map(|family| family.tokenizers(&checkpoint)).transpose()?;
+        Ok(checkpoint.with_tokenizers(brought.unwrap_or_default()))
+    }
+
     /// Opens a model of which some parts stand in files, alone or several in one, and the rest, if
     /// there is one, lies in `folder`.
     ///
@@ -109,7 +123,7 @@ impl Families {
         for (part, path, files) in others {
             assembly.add_if_missing(part, path, files)?;
         }
-        assembly.finish(folder)
+        self.with_tokenizers(assembly.finish(folder)?)
     }
 
     /// Opens what a file holds, whichever parts of a model these are.
@@ -271,12 +285,12 @@ impl<'a> Assembly<'a> {
         path: &Path,
         (files, detected): (PartFiles, DetectedPart),
     ) {
-        let DetectedPart { config, rename, cut, .. } = detected;
+        let DetectedPart { config, rename, originals, cut, .. } = detected;
         let files = match &cut {
             Some(cut) => files.cut(cut),
             None => files,
         };
-        let files = Arc::new(files.renamed(rename));
+        let files = Arc::new(files.renamed(rename, originals));
         self.parts.push((part, config));
         self.opened.push(SinglePart { part, path: path.to_owned(), files });
     }

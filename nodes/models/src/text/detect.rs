@@ -17,13 +17,16 @@ static T5_TOKENIZER: &[u8] = include_bytes!("../../assets/t5-v1_1-xxl.tokenizer.
 /// Their length when unpacked, at most.
 const LONGEST: u64 = 16 << 20;
 
+/// What another program calls something, and what transformers does.
+type Names = (&'static str, &'static str);
+
 /// What llama.cpp calls the weights of an encoder (`MODEL_ARCH.T5ENCODER` of its gguf-py) outside
 /// of the layers, and what transformers calls them.
-pub(super) const OUTER: [(&str, &str); 2] =
+const OUTER: [Names; 2] =
     [("token_embd", "shared"), ("enc.output_norm", "encoder.final_layer_norm")];
 
 /// The same inside a layer.
-pub(super) const INNER: [(&str, &str); 10] = [
+const INNER: [Names; 10] = [
     ("attn_q", "layer.0.SelfAttention.q"),
     ("attn_k", "layer.0.SelfAttention.k"),
     ("attn_v", "layer.0.SelfAttention.v"),
@@ -38,11 +41,10 @@ pub(super) const INNER: [(&str, &str); 10] = [
 
 /// What Wan's authors call the weights of UMT5 (`wan/modules/t5.py`) outside of the layers, and
 /// what transformers calls them.
-const WAN_OUTER: [(&str, &str); 2] =
-    [("token_embedding", "shared"), ("norm", "encoder.final_layer_norm")];
+const WAN_OUTER: [Names; 2] = [("token_embedding", "shared"), ("norm", "encoder.final_layer_norm")];
 
 /// The same inside a layer.
-const WAN_INNER: [(&str, &str); 10] = [
+const WAN_INNER: [Names; 10] = [
     ("attn.q", "layer.0.SelfAttention.q"),
     ("attn.k", "layer.0.SelfAttention.k"),
     ("attn.v", "layer.0.SelfAttention.v"),
@@ -71,6 +73,32 @@ fn transformers(name: &str) -> Option<String> {
     let (_, own) = names.iter().find(|(other, _)| *other == inner)?;
     let index: usize = index.parse().ok()?;
     Some(format!("encoder.block.{index}.{own}.weight"))
+}
+
+/// What a weight that transformers calls `name` is called in files: by transformers, by llama.cpp,
+/// and by Wan's authors.
+fn originals(name: &str) -> Vec<String> {
+    let wan = named(name, &WAN_OUTER, ("blocks.", &WAN_INNER));
+    let own = || name.to_owned();
+    [Some(own()), llama(name), wan].into_iter().map(|way| way.unwrap_or_else(own)).collect()
+}
+
+/// What llama.cpp calls a weight that transformers calls `name`; none where it is not one of these.
+pub(super) fn llama(name: &str) -> Option<String> {
+    named(name, &OUTER, ("enc.blk.", &INNER))
+}
+
+/// The same by any tables, with what stands before the number of a layer.
+fn named(name: &str, outer: &[Names], (blocks, inner): (&str, &[Names])) -> Option<String> {
+    let layer = name.strip_suffix(".weight")?;
+    let other = |names: &[Names], layer: &str| {
+        names.iter().find(|(_, own)| *own == layer).map(|(other, _)| *other)
+    };
+    let own = match layer.strip_prefix("encoder.block.").and_then(|rest| rest.split_once('.')) {
+        Some((index, rest)) => format!("{blocks}{index}.{}", other(inner, rest)?),
+        None => other(outer, layer)?.to_owned(),
+    };
+    Some(format!("{own}.weight"))
 }
 
 /// The encoder that a file is, with the names of transformers or of llama.cpp; none where it is
@@ -111,7 +139,7 @@ pub(crate) fn detect(files: &PartFiles, form: &PromptForm) -> Option<DetectedPar
         "feed_forward_proj": "gated-gelu",
     });
     let config = files.own_config().unwrap_or(derived);
-    Some(DetectedPart::new(form.encoder, config, rename))
+    Some(DetectedPart::new(form.encoder, config, rename).with_originals(originals))
 }
 
 /// The tokenizer for such an encoder, as files of a model: path and contents.

@@ -6,25 +6,11 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::config::PromptForm;
-use super::detect::{INNER, OUTER};
+use super::detect::llama;
 use crate::checkpoint::{
     Checkpoint, GgufValue, ModelFiles, NarrowWeight, Rename, SingleForm, SingleFormat,
 };
 use crate::error::{Error, Result};
-
-/// What llama.cpp calls a weight that transformers calls `name`.
-fn llama(name: &str) -> Option<String> {
-    let layer = name.strip_suffix(".weight")?;
-    if let Some((own, _)) = OUTER.iter().find(|(_, other)| *other == layer) {
-        return Some(format!("{own}.weight"));
-    }
-    if layer == TIED {
-        return Some(format!("{}.weight", OUTER[0].0));
-    }
-    let (index, inner) = layer.strip_prefix("encoder.block.")?.split_once('.')?;
-    let (own, _) = INNER.iter().find(|(_, other)| *other == inner)?;
-    Some(format!("enc.blk.{index}.{own}.weight"))
-}
 
 /// The table of tokens by its other name.
 const TIED: &str = "encoder.embed_tokens";
@@ -59,6 +45,8 @@ pub(crate) fn single_form(
             let is_twice = files.shape("shared.weight").is_some();
             let rename = move |name: &str| match is_twice && name.starts_with(TIED) {
                 true => None,
+                // The table of tokens has one name there.
+                false if name.starts_with(TIED) => llama("shared.weight"),
                 false => Some(llama(name).unwrap_or_else(|| name.to_owned())),
             };
             (Box::new(rename), gguf_metadata(checkpoint, form)?)

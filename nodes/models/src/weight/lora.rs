@@ -272,7 +272,7 @@ impl LoraSpec {
         if changes.is_empty() {
             let first = unmatched.first().map_or("", String::as_str);
             let has = layers.values().flatten().map(|(layer, _)| layer.as_str()).min();
-            let has = has.unwrap_or_default();
+            let has = network.named(&weight_of(has.unwrap_or_default(), network));
             let of_text = ["lora_te", "text_encoder", "te1_", "te2_"];
             let made_for = match of_text.iter().any(|of_text| first.starts_with(of_text)) {
                 true => {
@@ -282,16 +282,16 @@ impl LoraSpec {
             };
             return Err(invalid(format!(
                 "none of its {} layers is in this transformer: it was made for {made_for} (its \
-                 first is `{first}`; the transformer has such as `{has}`)",
+                 first is `{first}`; the transformer has such as {has})",
                 unmatched.len()
             )));
         }
         let mut changed = HashSet::new();
         for (name, change) in &changes {
             if !changed.insert(&change.layer) {
-                let layer = &change.layer;
+                let weight = network.named(&weight_of(&change.layer, network));
                 return Err(invalid(format!(
-                    "`{name}` and another of its layers are both `{layer}`"
+                    "`{name}` and another of its layers both change {weight}"
                 )));
             }
         }
@@ -317,12 +317,13 @@ impl Change {
     /// Whether the sizes are those of the network's layer.
     fn check(&self, own: &PartFiles, network: &PartFiles) -> std::result::Result<(), String> {
         let shape = |name: &Option<String>| own.shape(name.as_deref()?).map(<[usize]>::to_vec);
-        let weight = network.shape(&self.weight(network)).unwrap_or_default();
+        let own_name = weight_of(&self.layer, network);
+        let weight = network.shape(&own_name).unwrap_or_default();
         let other = |name: &str, found: String| {
             format!(
-                "`{name}` is {found}, but `{}` is {weight:?}: it was made for another size of the \
+                "`{name}` is {found}, but {} is {weight:?}: it was made for another size of the \
                  model",
-                self.layer
+                network.named(&own_name)
             )
         };
         let tensors = &self.tensors;
@@ -347,15 +348,16 @@ impl Change {
         {
             return Err(other(name, format!("{found:?}")));
         }
-        let bias = network.shape(&format!("{}.bias", self.layer)).unwrap_or_default();
+        let bias_name = format!("{}.bias", self.layer);
+        let bias = network.shape(&bias_name).unwrap_or_default();
         for of_bias in [&tensors.bias, &tensors.up_bias] {
             if let (Some(name), Some(found)) = (of_bias, shape(of_bias))
                 && self.own(&found) != bias
             {
                 return Err(format!(
-                    "`{name}` is {found:?}, but the bias of `{}` is {bias:?}: it was made for \
-                     another size of the model",
-                    self.layer
+                    "`{name}` is {found:?}, but {} is {bias:?}: it was made for another size of \
+                     the model",
+                    network.named(&bias_name)
                 ));
             }
         }
@@ -370,12 +372,12 @@ impl Change {
         }
         own
     }
+}
 
-    /// The name of the weight in the network: tables have no `.weight`.
-    fn weight(&self, network: &PartFiles) -> String {
-        let weight = format!("{}.weight", self.layer);
-        if network.shape(&weight).is_some() { weight } else { self.layer.clone() }
-    }
+/// The name of the weight of a layer in a network: tables have no `.weight`.
+fn weight_of(layer: &str, network: &PartFiles) -> String {
+    let weight = format!("{layer}.weight");
+    if network.shape(&weight).is_some() { weight } else { layer.to_owned() }
 }
 
 /// A name without what programs put before it.
@@ -487,7 +489,7 @@ impl LoraMatch {
         dtype: DType,
         device: &Device,
     ) -> Result<Lora> {
-        let tensor = |name: &String| read::tensor(&own.find(name)?, name, dtype, device);
+        let tensor = |name: &String| read::tensor(&own.find(name)?, dtype, device);
         let mut lora = Lora { low_rank: HashMap::new(), differences: HashMap::new() };
         for change in &self.changes {
             let Layer { down, up, up_bias, alpha, weight, bias } = &change.tensors;
@@ -509,7 +511,8 @@ impl LoraMatch {
                 }
             }
             if let Some(name) = weight {
-                lora.differences.insert(change.weight(network), own_rows(tensor(name)?)?);
+                lora.differences
+                    .insert(weight_of(&change.layer, network), own_rows(tensor(name)?)?);
             }
             if let Some(name) = bias {
                 let own = own_rows(tensor(name)?)?.to_dtype(DType::F32)?;
@@ -538,7 +541,7 @@ fn number(own: &PartFiles, name: &str) -> Result<f64> {
     }
     let value = match read::whole_number(&entry)? {
         Some(whole) => whole as f32,
-        None => read::tensor(&entry, name, DType::F32, &Device::Cpu)?.reshape(())?.to_scalar()?,
+        None => read::tensor(&entry, DType::F32, &Device::Cpu)?.reshape(())?.to_scalar()?,
     };
     match value {
         value if value.is_finite() => Ok(f64::from(value)),

@@ -27,22 +27,15 @@ const LONGEST_TEXT: usize = 1 << 16;
 /// # Errors
 /// When the file was changed or cannot be read, there is no memory for the tensor, or the stored
 /// type is not read.
-pub(super) fn tensor(
-    entry: &TensorEntry<'_>,
-    name: &str,
-    dtype: DType,
-    device: &Device,
-) -> Result<Tensor> {
-    let stored = check_type(entry, name)?;
+pub(super) fn tensor(entry: &TensorEntry<'_>, dtype: DType, device: &Device) -> Result<Tensor> {
+    let stored = check_type(entry)?;
     let read = match (dtype, stored) {
         (DType::U8, StoredType::Plain(DType::F8E4M3) | StoredType::Int8) => {
             bytes(entry, entry.shape, device)
         }
-        (DType::U8, StoredType::Blocks(blocks)) => {
-            bytes(entry, &row_bytes(entry, name, blocks)?, device)
-        }
+        (DType::U8, StoredType::Blocks(blocks)) => bytes(entry, &row_bytes(entry, blocks)?, device),
         // What these stand for, only tensors beside them say.
-        (_, StoredType::Int8) => Err(type_error(entry, name)),
+        (_, StoredType::Int8) => Err(type_error(entry)),
         (DType::F32, _) => build::<f32>(entry, stored, device),
         (DType::BF16, _) => build::<bf16>(entry, stored, device),
         (other, _) => Err(Error::ComputeType(other)),
@@ -57,15 +50,16 @@ pub(super) fn tensor(
 /// As [`tensor`], and when there are no such rows.
 pub(super) fn rows<T: Element>(
     entry: &TensorEntry<'_>,
-    name: &str,
     rows: Range<usize>,
     values: &mut [T],
 ) -> Result<()> {
-    let (StoredType::Plain(stored), &[all, inner]) = (check_type(entry, name)?, entry.shape) else {
-        return Err(Error::input(format!("`{name}` is no matrix of plain numbers")));
+    let (StoredType::Plain(stored), &[all, inner]) = (check_type(entry)?, entry.shape) else {
+        let name = entry.named();
+        return Err(Error::input(format!("{name} is no matrix of plain numbers")));
     };
     if rows.end > all || rows.len() * inner != values.len() {
-        return Err(Error::input(format!("`{name}` has {all} rows: {rows:?} are none of them")));
+        let name = entry.named();
+        return Err(Error::input(format!("{name} has {all} rows: {rows:?} are none of them")));
     }
     let skipped = (rows.start * inner * stored.size_in_bytes()) as u64;
     let part = TensorEntry { offset: entry.offset + skipped, ..*entry };
@@ -89,14 +83,14 @@ pub(super) fn rows_as_bytes(
 }
 
 /// The shape of a matrix in blocks, its rows in bytes.
-fn row_bytes(entry: &TensorEntry<'_>, name: &str, blocks: BlockType) -> Result<[usize; 2]> {
+fn row_bytes(entry: &TensorEntry<'_>, blocks: BlockType) -> Result<[usize; 2]> {
     match *entry.shape {
         [rows, inner] => blocks.bytes_of(inner).map(|bytes| [rows, bytes]),
         _ => None,
     }
     .ok_or_else(|| {
-        let shape = entry.shape;
-        Error::input(format!("`{name}` is {shape:?}: no rows of whole blocks {}", blocks.name()))
+        let (name, shape) = (entry.named(), entry.shape);
+        Error::input(format!("{name} is {shape:?}: no rows of whole blocks {}", blocks.name()))
     })
 }
 
@@ -104,14 +98,14 @@ fn row_bytes(entry: &TensorEntry<'_>, name: &str, blocks: BlockType) -> Result<[
 ///
 /// # Errors
 /// When it is not.
-pub(super) fn check_type(entry: &TensorEntry<'_>, name: &str) -> Result<StoredType> {
-    entry.stored.ok_or_else(|| type_error(entry, name))
+pub(super) fn check_type(entry: &TensorEntry<'_>) -> Result<StoredType> {
+    entry.stored.ok_or_else(|| type_error(entry))
 }
 
 /// The error about a form that is not read.
-pub(super) fn type_error(entry: &TensorEntry<'_>, name: &str) -> Error {
+pub(super) fn type_error(entry: &TensorEntry<'_>) -> Error {
     let (file, dtype) = (entry.file.name().to_owned(), entry.type_name.to_owned());
-    Error::WeightType { file, name: name.to_owned(), dtype }
+    Error::WeightType { file, name: entry.named(), dtype }
 }
 
 /// The number of a tensor that is one number of a type that weights have not: alphas are whole
@@ -214,12 +208,11 @@ fn fill<T: Element>(entry: &TensorEntry<'_>, stored: StoredType, values: &mut [T
 /// As [`tensor`], or when `each` fails.
 pub(crate) fn pieces(
     entry: &TensorEntry<'_>,
-    name: &str,
     each: &mut dyn FnMut(&mut [f32]) -> Result<()>,
 ) -> Result<()> {
-    let stored = check_type(entry, name)?;
+    let stored = check_type(entry)?;
     let (numbers, bytes) = match stored {
-        StoredType::Int8 => return Err(type_error(entry, name)),
+        StoredType::Int8 => return Err(type_error(entry)),
         StoredType::E5m2 => (1, 1),
         StoredType::Plain(dtype) => (1, dtype.size_in_bytes()),
         StoredType::Blocks(blocks) => (blocks.numbers(), blocks.bytes()),

@@ -86,15 +86,21 @@ pub(crate) fn is_beside(name: &str) -> bool {
 }
 
 impl Probe {
-    /// The weights that nobody asked for, sorted; none where nothing was asked for at all.
+    /// The weights that nobody asked for, by their names in the file, sorted; none where nothing was
+    /// asked for at all.
     pub fn left_over<'a>(&self, files: &'a PartFiles) -> Vec<&'a str> {
         let asked = lock(&self.names);
         let is_beside = |name: &str| BESIDE.iter().any(|end| name.ends_with(end));
         match asked.is_empty() {
             true => Vec::new(),
             false => {
-                let names = files.names().into_iter();
-                names.filter(|name| !asked.contains(*name) && !is_beside(name)).collect()
+                let left = files.names().into_iter();
+                let left = left.filter(|name| !asked.contains(*name) && !is_beside(name));
+                let mut left: Vec<&str> =
+                    left.filter_map(|name| files.name_in_file(name)).collect();
+                left.sort_unstable();
+                left.dedup();
+                left
             }
         }
     }
@@ -360,7 +366,7 @@ impl Weights {
         let mut place = self.placed(&full, &(out, inner).into())?;
         // What does not fit into a budget is not to fill the memory beside it.
         place.past_cache = self.residency.is_some();
-        let stored = read::check_type(&place, &full)?;
+        let stored = read::check_type(&place)?;
         // What is said of whole numbers is read with their scales.
         if stored != StoredType::Int8 {
             self.check_format(&full)?;
@@ -394,10 +400,10 @@ impl Weights {
                 matrix.pack_e4m3(scale, bytes(inner))
             }
             (StoredType::Plain(_), Scale::One(1.0)) if dtype == DType::BF16 => {
-                matrix.pack_bf16(|rows, numbers| read::rows(&place, &full, rows, numbers))
+                matrix.pack_bf16(|rows, numbers| read::rows(&place, rows, numbers))
             }
             (StoredType::Plain(_), Scale::One(1.0)) => {
-                matrix.pack_f32(|rows, numbers| read::rows(&place, &full, rows, numbers))
+                matrix.pack_f32(|rows, numbers| read::rows(&place, rows, numbers))
             }
             _ => return Ok(None),
         };
@@ -441,7 +447,7 @@ impl Weights {
     /// beside it says otherwise. Of whole numbers, which have scales of their own, it is 1, too.
     pub(crate) fn factor(&self, full: &str) -> Result<Scale> {
         match self.files.find(full)?.stored {
-            Some(StoredType::Plain(DType::F8E4M3) | StoredType::E5m2) => self.scale_of(full),
+            Some(stored) if stored.is_fp8() => self.scale_of(full),
             Some(StoredType::Plain(_)) if full.ends_with(".weight") => {
                 match self.scale_names(full).iter().any(|name| self.files.place(name).is_some()) {
                     true => self.scale_of(full),
@@ -466,7 +472,7 @@ impl Weights {
         // A scale of each block of 128 by 128 (DeepSeek's form).
         let inverse = format!("{layer}weight_scale_inv");
         if let Some(place) = self.files.place(&inverse) {
-            return unsupported(&place, format!("`{inverse}`, a scale a block,"));
+            return unsupported(&place, format!("{}, a scale a block,", place.named()));
         }
         let name = format!("{layer}comfy_quant");
         let Some(place) = self.files.place(&name) else { return Ok(()) };
@@ -474,8 +480,8 @@ impl Weights {
         let how = text.and_then(|text| serde_json::from_slice::<Format>(&text).ok());
         match how.and_then(|how| how.format) {
             Some(format) if !READ.contains(&format.as_str()) => {
-                let read = READ.join(", ");
-                unsupported(&place, format!("`{name}`: {format} (of ComfyUI's, {read} are read)"))
+                let (name, read) = (place.named(), READ.join(", "));
+                unsupported(&place, format!("{name}: {format} (of ComfyUI's, {read} are read)"))
             }
             _ => Ok(()),
         }
@@ -494,13 +500,13 @@ impl Weights {
     fn scale_of(&self, full: &str) -> Result<Scale> {
         let names = self.scale_names(full);
         let Some(name) = names.iter().find(|name| self.files.place(name).is_some()) else {
-            return match self.must_have_scale(full) {
-                true => Err(Error::MissingScale {
+            return match self.missing_scale(full) {
+                Some(name) => Err(Error::MissingScale {
                     file: self.files.describe().to_owned(),
-                    weight: full.to_owned(),
-                    name: names[0].clone(),
+                    weight: self.files.named(full),
+                    name: self.files.named(&name),
                 }),
-                false => Ok(Scale::One(1.0)),
+                None => Ok(Scale::One(1.0)),
             };
         };
         let place = self.files.find(name)?;
@@ -509,14 +515,16 @@ impl Weights {
         if count != 1 && Some(count) != rows {
             return Err(Error::WeightShape {
                 file: place.file.name().to_owned(),
-                name: name.clone(),
+                name: place.named(),
                 expected: vec![],
                 found: place.shape.to_vec(),
             });
         }
-        let scale = read::tensor(&place, name, DType::F32, &Device::Cpu)?.flatten_all()?;
+        let scale = read::tensor(&place, DType::F32, &Device::Cpu)?.flatten_all()?;
         if let Some(scale) = scale.to_vec1::<f32>()?.into_iter().find(|scale| !scale.is_finite()) {
-            let reason = format!("the scale `{name}` is {scale}: the file is damaged");
+            let name = place.named();
+            let reason =
+                format!("the scale {name} is {scale}: the file is damaged; download it again");
             return Err(Error::Config { file: place.file.name().to_owned(), reason });
         }
         match count {
@@ -525,21 +533,18 @@ impl Weights {
         }
     }
 
-    /// Whether a weight of eight bits without a scale is a fault: a matrix, where it, or its file, is
-    /// marked as scaled, or any other of these weights has a scale.
-    fn must_have_scale(&self, full: &str) -> bool {
+    /// How the scale would be called that a weight of eight bits lacks; none where it needs none: it
+    /// does if it is a matrix, and it, or its file, is marked as scaled, or any other of these weights
+    /// has a scale.
+    fn missing_scale(&self, full: &str) -> Option<String> {
         let is_matrix = self.files.shape(full).is_some_and(|shape| shape.len() == 2);
-        let Some(layer) = full.strip_suffix("weight").filter(|_| is_matrix) else { return false };
-        let is_scale = |name: &str| {
-            let layer = SCALES.iter().find_map(|scale| name.strip_suffix(scale));
-            let weight = layer.and_then(|layer| self.files.place(&format!("{layer}weight")));
-            let stored = weight.and_then(|weight| weight.stored);
-            matches!(stored, Some(StoredType::Plain(DType::F8E4M3) | StoredType::E5m2))
-        };
-        self.files.place(SCALED).is_some()
+        let layer = full.strip_suffix("weight").filter(|_| is_matrix)?;
+        let of_others = self.files.fp8_scales();
+        let is_needed = of_others.is_some()
+            || self.files.place(SCALED).is_some()
             || self.files.place(&format!("{layer}comfy_quant")).is_some()
-            || self.files.metadata(QUANTIZATION).is_some()
-            || self.files.any_name(is_scale)
+            || self.files.metadata(QUANTIZATION).is_some();
+        is_needed.then(|| format!("{layer}{}", of_others.unwrap_or(SCALES[0])))
     }
 
     /// A matrix of whole numbers of eight bits, with what ComfyUI writes beside it.
@@ -562,12 +567,12 @@ impl Weights {
         if count != out && count != 1 {
             return Err(Error::WeightShape {
                 file: place.file.name().to_owned(),
-                name: scale,
+                name: place.named(),
                 expected: vec![out, 1],
                 found: place.shape.to_vec(),
             });
         }
-        let scales = read::tensor(&place, &scale, DType::F32, &self.device)?.flatten_all()?;
+        let scales = read::tensor(&place, DType::F32, &self.device)?.flatten_all()?;
         let scales = if count == out { scales } else { scales.broadcast_as(out)?.contiguous()? };
         Ok((scales, group))
     }
@@ -585,7 +590,7 @@ impl Weights {
         }
         let place = self.files.find(name)?;
         let invalid = |reason: String| {
-            let reason = format!("`{name}` {reason}");
+            let reason = format!("{} {reason}", place.named());
             Err(Error::Config { file: place.file.name().to_owned(), reason })
         };
         let how: How = match read::text(&place)?.map(|text| serde_json::from_slice(&text)) {
@@ -594,7 +599,7 @@ impl Weights {
         };
         if how.format.as_deref() != Some("int8_tensorwise") {
             let what = how.format.as_deref().unwrap_or("no format");
-            let what = format!("`{name}`: {what} (of ComfyUI's, int8_tensorwise is read)");
+            let what = format!("{}: {what} (of ComfyUI's, int8_tensorwise is read)", place.named());
             return Err(Error::Unsupported { file: place.file.name().to_owned(), what });
         }
         let older = how.params.unwrap_or_default();
@@ -659,14 +664,14 @@ impl Weights {
     fn stored(&self, full: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
         let place = self.placed(full, &shape)?;
         if self.probe.is_some() {
-            if read::check_type(&place, full)? == StoredType::Int8 && dtype != DType::U8 {
-                return Err(read::type_error(&place, full));
+            if read::check_type(&place)? == StoredType::Int8 && dtype != DType::U8 {
+                return Err(read::type_error(&place));
             }
             return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
         }
         let read = || {
             kino_kernels::check_cancelled()?;
-            read::tensor(&place, full, dtype, &self.device)
+            read::tensor(&place, dtype, &self.device)
         };
         get_or_read(self.store.as_ref().map(|store| &store.tensors), full, dtype, read)
     }
@@ -679,7 +684,7 @@ impl Weights {
             true => Ok(place),
             false => Err(Error::WeightShape {
                 file: place.file.name().to_owned(),
-                name: full.to_owned(),
+                name: place.named(),
                 expected: shape.dims().to_vec(),
                 found: place.shape.to_vec(),
             }),

@@ -81,8 +81,12 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         Some(names::diffusers(inner).unwrap_or_else(|| inner.to_owned()))
     };
     let cut = move |layer: &str| layer.strip_prefix(wrapper).map(names::pieces).unwrap_or_default();
-    let found =
-        |config| Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename).with_cut(cut)));
+    let originals =
+        move |name: &str| names::originals(name).map(|own| format!("{wrapper}{own}")).to_vec();
+    let found = |config| {
+        let part = DetectedPart::new(part_names::TRANSFORMER, config, rename);
+        Ok(Some(part.with_cut(cut).with_originals(originals)))
+    };
     if let Some(config) = files.own_config() {
         return found(config);
     }
@@ -151,7 +155,15 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         let inner = name.strip_prefix(wrapper)?;
         Some(names::vae_diffusers(inner, levels).unwrap_or_else(|| inner.to_owned()))
     };
-    let found = |config| Ok(Some(DetectedPart::new(part_names::VAE, config, rename)));
+    let originals = move |name: &str| {
+        let named = |inner: &str| format!("{wrapper}{inner}");
+        let original = names::vae_original(name, levels);
+        vec![named(&original.unwrap_or_else(|| name.to_owned())), named(name)]
+    };
+    let found = |config| {
+        let part = DetectedPart::new(part_names::VAE, config, rename);
+        Ok(Some(part.with_originals(originals)))
+    };
     if let Some(config) = files.own_config() {
         return found(config);
     }

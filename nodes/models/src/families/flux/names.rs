@@ -125,6 +125,18 @@ pub(super) fn original_weight(name: &str) -> Option<String> {
     Some(format!("{own}.{tensor}"))
 }
 
+/// What a weight that diffusers calls `name` is called, or stands in, in files: the authors', those
+/// that call the scales of norms weights, and diffusers'.
+pub(super) fn originals(name: &str) -> [String; 3] {
+    let in_fused = || {
+        let (layer, tensor) = name.rsplit_once('.')?;
+        Some(format!("{}.{tensor}", fused(layer)?.name))
+    };
+    let original = original_weight(name).or_else(in_fused).unwrap_or_else(|| name.to_owned());
+    let of_norm = original.strip_suffix("_norm.scale").map(|norm| format!("{norm}_norm.weight"));
+    [original.clone(), of_norm.unwrap_or(original), name.to_owned()]
+}
+
 /// The last modulation in the diffusers layout, taken apart; and the way back.
 const MODULATION: (&str, [(&str, usize); 2]) =
     ("norm_out.linear", [("norm_out.scale", 1), ("norm_out.shift", 1)]);
@@ -161,19 +173,55 @@ pub(super) fn diffusers(name: &str) -> Option<String> {
     Some(format!("{}.{tensor}", of(&OUTER, layer)?))
 }
 
+/// What stands beside the levels of an encoder or decoder: its authors' names, and diffusers'.
+const VAE_ENDS: [(&str, &str); 8] = [
+    ("norm_out", "conv_norm_out"),
+    ("mid.block_1", "mid_block.resnets.0"),
+    ("mid.block_2", "mid_block.resnets.1"),
+    ("mid.attn_1.norm", "mid_block.attentions.0.group_norm"),
+    ("mid.attn_1.q", "mid_block.attentions.0.to_q"),
+    ("mid.attn_1.k", "mid_block.attentions.0.to_k"),
+    ("mid.attn_1.v", "mid_block.attentions.0.to_v"),
+    ("mid.attn_1.proj_out", "mid_block.attentions.0.to_out.0"),
+];
+
+/// How the levels of an encoder or decoder are called, and what changes the sides: by its authors,
+/// and by diffusers.
+fn vae_level(is_encoder: bool) -> [(&'static str, &'static str); 2] {
+    match is_encoder {
+        true => [("down", "down_blocks"), ("downsample", "downsamplers")],
+        false => [("up", "up_blocks"), ("upsample", "upsamplers")],
+    }
+}
+
+/// What the authors call a weight of an autoencoder of so many levels that diffusers calls `name`:
+/// the way back from [`vae_diffusers`].
+pub(super) fn vae_original(name: &str, levels: usize) -> Option<String> {
+    let (side, inner) = name.split_once('.')?;
+    let is_encoder = match side {
+        "encoder" => true,
+        "decoder" => false,
+        _ => return None,
+    };
+    let begins = |to: &str| inner.strip_prefix(to)?.strip_prefix('.');
+    if let Some((from, rest)) = VAE_ENDS.iter().find_map(|(from, to)| Some((from, begins(to)?))) {
+        return Some(format!("{side}.{from}.{rest}"));
+    }
+    let [(list, blocks), (change, sampler)] = vae_level(is_encoder);
+    let (level, inner) = inside(inner, blocks)?;
+    let level: usize = level.parse().ok()?;
+    let level = if is_encoder { level } else { levels.checked_sub(level + 1)? };
+    let inner = match inner.split_once('.')? {
+        ("resnets", rest) => format!("block.{}", rest.replace("conv_shortcut.", "nin_shortcut.")),
+        (own, rest) if own == sampler => format!("{change}.{}", rest.strip_prefix("0.")?),
+        _ => return None,
+    };
+    Some(format!("{side}.{list}.{level}.{inner}"))
+}
+
 /// What diffusers calls a weight of an autoencoder of so many levels that its authors call `name`
 /// (`convert_ldm_vae_checkpoint` of diffusers' `loaders/single_file_utils.py`).
 pub(super) fn vae_diffusers(name: &str, levels: usize) -> Option<String> {
-    const ENDS: [(&str, &str); 8] = [
-        ("norm_out", "conv_norm_out"),
-        ("mid.block_1", "mid_block.resnets.0"),
-        ("mid.block_2", "mid_block.resnets.1"),
-        ("mid.attn_1.norm", "mid_block.attentions.0.group_norm"),
-        ("mid.attn_1.q", "mid_block.attentions.0.to_q"),
-        ("mid.attn_1.k", "mid_block.attentions.0.to_k"),
-        ("mid.attn_1.v", "mid_block.attentions.0.to_v"),
-        ("mid.attn_1.proj_out", "mid_block.attentions.0.to_out.0"),
-    ];
     let (side, inner) = name.split_once('.')?;
     let is_encoder = match side {
         "encoder" => true,
@@ -181,13 +229,10 @@ pub(super) fn vae_diffusers(name: &str, levels: usize) -> Option<String> {
         _ => return None,
     };
     let begins = |from: &str| inner.strip_prefix(from)?.strip_prefix('.');
-    if let Some((to, rest)) = ENDS.iter().find_map(|(from, to)| Some((to, begins(from)?))) {
+    if let Some((to, rest)) = VAE_ENDS.iter().find_map(|(from, to)| Some((to, begins(from)?))) {
         return Some(format!("{side}.{to}.{rest}"));
     }
-    let (list, blocks, sampler) = match is_encoder {
-        true => ("down", "down_blocks", "downsamplers"),
-        false => ("up", "up_blocks", "upsamplers"),
-    };
+    let [(list, blocks), (change, sampler)] = vae_level(is_encoder);
     let (level, inner) = inside(inner, list)?;
     let level: usize = level.parse().ok()?;
     // The authors count the decoder's levels from the frames' side, too.
@@ -202,7 +247,7 @@ pub(super) fn vae_diffusers(name: &str, levels: usize) -> Option<String> {
     };
     let inner = match inner.split_once('.')? {
         ("block", rest) => of_block(rest)?,
-        ("downsample" | "upsample", rest) => format!("{sampler}.0.{rest}"),
+        (own, rest) if own == change => format!("{sampler}.0.{rest}"),
         _ => return None,
     };
     Some(format!("{side}.{blocks}.{level}.{inner}"))
@@ -272,6 +317,7 @@ mod tests {
             ("decoder.norm_out.weight", "decoder.conv_norm_out.weight"),
         ] {
             assert_eq!(vae_diffusers(original, 4).as_deref(), Some(diffusers));
+            assert_eq!(vae_original(diffusers, 4).as_deref(), Some(original));
         }
         for unknown in ["encoder.conv_in.weight", "decoder.up.9.block.0.conv1.bias", "conv"] {
             assert_eq!(vae_diffusers(unknown, 4), None);

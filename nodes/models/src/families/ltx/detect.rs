@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::names::{self, VaeNames};
+use super::names::{self, VaeNames, VaePlaces};
 use crate::checkpoint::{AUTHORS_CONFIG, DetectedPart, PartFiles, count_blocks, part_names};
 use crate::error::{Error, Result};
 
@@ -48,8 +48,16 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         let inner = name.strip_prefix(wrapper)?;
         Some(names::diffusers(inner).unwrap_or_else(|| inner.to_owned()))
     };
+    let originals = move |name: &str| {
+        let named = |inner: &str| format!("{wrapper}{inner}");
+        vec![named(&names::original(name).unwrap_or_else(|| name.to_owned())), named(name)]
+    };
+    let found = |config| {
+        let part = DetectedPart::new(part_names::TRANSFORMER, config, rename);
+        Ok(Some(part.with_originals(originals)))
+    };
     if let Some(config) = files.own_config() {
-        return Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename)));
+        return found(config);
     }
     let shapes = shapes(files, rename);
     let size = |name: &str, axis: usize| {
@@ -76,7 +84,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "caption_channels": size("caption_projection.linear_1.weight", 1),
         NEW: said["causal_temporal_positioning"].as_bool().unwrap_or(layers == LAYERS_13B),
     });
-    Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename)))
+    found(config)
 }
 
 /// The layers of the 13B transformer (0.9.7 and later), where the header does not say how it counts
@@ -110,10 +118,19 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         Some(listed) => listed.diffusers(name),
         None => name.strip_prefix(wrapper).map(str::to_owned),
     };
-    if let Some(config) = files.own_config() {
-        return Ok(Some(DetectedPart::new(part_names::VAE, config, rename)));
-    }
     let shapes = Shapes(shapes(files, &rename));
+    let places = VaePlaces::of_names(&shapes.0.keys().map(String::as_str).collect::<Vec<_>>());
+    let originals = move |name: &str| {
+        let named = |inner: &str| format!("{wrapper}{inner}");
+        vec![named(&places.original(name)), named(name)]
+    };
+    let found = |config| {
+        let part = DetectedPart::new(part_names::VAE, config, rename);
+        Ok(Some(part.with_originals(originals)))
+    };
+    if let Some(config) = files.own_config() {
+        return found(config);
+    }
     let (Some(&[first, folded, ..]), Some(&[_, latent, ..])) =
         (shapes.conv("encoder.conv_in"), shapes.conv("decoder.conv_in"))
     else {
@@ -154,7 +171,7 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "patch_size": patch,
         NEW: is_new,
     });
-    Ok(Some(DetectedPart::new(part_names::VAE, config, rename)))
+    found(config)
 }
 
 /// Shapes of an autoencoder by the names of diffusers.

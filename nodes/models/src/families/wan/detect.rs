@@ -67,9 +67,16 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         let inner = name.strip_prefix(wrapper)?;
         Some(names::diffusers(inner).unwrap_or_else(|| inner.to_owned()))
     };
+    let originals = move |name: &str| {
+        let named = |inner: &str| format!("{wrapper}{inner}");
+        vec![named(&names::original(name).unwrap_or_else(|| name.to_owned())), named(name)]
+    };
+    let found = |config| {
+        let part = DetectedPart::new(part_names::TRANSFORMER, config, rename);
+        Ok(Some(part.with_originals(originals)))
+    };
     if let Some(config) = files.own_config() {
-        let part = part_names::TRANSFORMER;
-        return Ok(Some(DetectedPart::new(part, config, rename)));
+        return found(config);
     }
     let shapes = Shapes::of(files, rename);
     let refused = |reason: String| Error::Config { file: files.describe().to_owned(), reason };
@@ -92,10 +99,9 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
     let widened = "ffn.net.0.proj.weight";
     let size = |name: &str, axis: usize| match shapes.size(name, axis) {
         0 => {
-            let own = names::original(name);
-            let own = own.map(|own| format!(" (`{own}`)")).unwrap_or_default();
+            let name = files.clone().renamed(rename, Box::new(originals)).named(name);
             Err(refused(format!(
-                "has no weight `{name}`{own}, from which a size of the transformer follows: it is \
+                "has no weight {name}, from which a size of the transformer follows: it is \
                  incomplete; download it again"
             )))
         }
@@ -128,7 +134,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         config["vace_layers"] = (0..beside).map(|index| index * every.max(1)).collect();
         config["vace_in_channels"] = shapes.size("vace_patch_embedding.weight", 1).into();
     }
-    Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename)))
+    found(config)
 }
 
 /// Mean and standard deviation of each latent channel, which are no weights: of the autoencoder of
@@ -177,9 +183,16 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
     if !(residual || flat) || shapes.get("encoder.mid_block.attentions.0.to_qkv.weight").is_none() {
         return Ok(None);
     }
+    let originals = move |name: &str| {
+        let original = names::vae_original(name, residual);
+        vec![original.unwrap_or_else(|| name.to_owned()), name.to_owned()]
+    };
+    let found = |config| {
+        let part = DetectedPart::new(part_names::VAE, config, rename);
+        Ok(Some(part.with_originals(originals)))
+    };
     if let Some(config) = files.own_config() {
-        let part = part_names::VAE;
-        return Ok(Some(DetectedPart::new(part, config, rename)));
+        return found(config);
     }
     let refuse = |reason: String| Err(Error::Config { file: files.describe().to_owned(), reason });
     let Some((mean, std)) = STATISTICS.iter().find(|(mean, _)| mean.len() == z) else {
@@ -222,7 +235,7 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "out_channels": shapes.size("decoder.conv_out.weight", 0),
         "patch_size": residual.then_some(folded),
     });
-    Ok(Some(DetectedPart::new(part_names::VAE, config, rename)))
+    found(config)
 }
 
 /// Part of the noise above which the first of two experts computes: of models that make a clip from
