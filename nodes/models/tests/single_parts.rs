@@ -34,7 +34,8 @@ fn shapes(name: &str) -> Shapes {
     serde_json::from_str(&text.unwrap()).unwrap()
 }
 
-/// Writes such a file and opens it as a stranger's; with it `more` of which the recipe knows nothing.
+/// Writes such a file and opens it as a stranger's; with it `more` of which the recipe knows
+/// nothing.
 fn opened(weights: &BTreeMap<String, Vec<usize>>, more: &[(&str, Tensor)]) -> Opened {
     let of = |(seed, (name, shape)): (usize, (&String, &Vec<usize>))| {
         (name.clone(), numbers(shape, seed))
