@@ -457,6 +457,71 @@ fn a_file_of_several_parts_is_a_model() {
     assert_eq!(shown["parts"].as_array().unwrap().len(), 3, "{shown}");
 }
 
+/// The text encoder of the reference model with as many words as UMT5 has, in half precision.
+fn encoder_of_all_words() -> Vec<u8> {
+    use candle_core::{DType, Device, Tensor};
+    let file = reference("wan_t2v/model/text_encoder/model.safetensors");
+    let mut tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    let words = Tensor::arange(0f32, 256_384.0, &Device::Cpu).unwrap();
+    let table = (words.reshape(((), 1)).unwrap() * 1e-5).unwrap().repeat((1, 40)).unwrap();
+    tensors.insert("shared.weight".to_owned(), table.to_dtype(DType::F16).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("encoder.safetensors");
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    fs::read(&path).unwrap()
+}
+
+/// A model without a tokenizer has the one of its encoder, where that is the published one by its
+/// family and its words, and it is said; else the file that is missing is named.
+#[test]
+fn a_model_that_lacks_the_tokenizer_of_umt5_has_the_one_that_is_brought() {
+    let rig = Rig::new();
+    for path in [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "transformer/config.json",
+        DIT,
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+    ] {
+        let bytes = fs::read(reference(&format!("wan_t2v/model/{path}"))).unwrap();
+        rig.place.write(&format!("wan/{path}"), bytes);
+    }
+    rig.place.write(
+        "g.ron",
+        r#"Graph(version: 1, nodes: {
+            "model": (op: "model.load", with: {"source": "wan"}),
+            "text": (op: "text.encode", in: {"encoder": "model.text_encoder"}, with: {"prompt": "a red fox"}),
+            "file": (op: "tensor.write", in: {"tensors": {"text": "text"}}, with: {"path": "t.safetensors"}),
+        }, outputs: {"file": "file"})"#,
+    );
+    let missing = "wan/tokenizer/tokenizer_config.json is missing";
+    assert!(rig.ends(1, &["models", "show", "wan"]).contains(missing));
+    assert!(rig.ends(2, &["plan", "g.ron"]).contains(missing));
+    let config = rig.place.path("wan/text_encoder/config.json");
+    let mut text: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    text["vocab_size"] = 256_384.into();
+    fs::write(&config, text.to_string()).unwrap();
+    rig.place.write("wan/text_encoder/model.safetensors", encoder_of_all_words());
+    let shown = rig.ends(0, &["models", "show", "wan"]);
+    assert!(shown.contains("the tokenizer of UMT5 is the one that kino brings"), "{shown}");
+    let shown = rig.json(&["models", "show", "wan"]);
+    assert_eq!(shown["brought_tokenizers"], serde_json::json!(["UMT5"]), "{shown}");
+    rig.ends(0, &["run", "g.ron"]);
+    let written = rig.place.path("out/t.safetensors");
+    let first = fs::read(&written).unwrap();
+    // Its own, once it has one: another model, which is computed anew.
+    for path in ["tokenizer/tokenizer_config.json", "tokenizer/tokenizer.json"] {
+        let bytes = fs::read(reference(&format!("wan_t2v/model/{path}"))).unwrap();
+        rig.place.write(&format!("wan/{path}"), bytes);
+    }
+    assert_eq!(rig.json(&["models", "show", "wan"])["brought_tokenizers"], serde_json::json!([]));
+    rig.ends(0, &["run", "g.ron"]);
+    assert_ne!(fs::read(&written).unwrap(), first);
+}
+
 /// Every type of a part is shown, and whether scales stand beside numbers of eight bits.
 #[test]
 fn types_are_shown_with_their_shares() {

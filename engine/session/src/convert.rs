@@ -9,7 +9,7 @@ use kino_models::ModelFolder;
 use kino_models::checkpoint::{Checkpoint, ModelFiles, SingleFormat, part_names};
 pub use kino_models::convert::ConvertTo;
 use kino_models::convert::{Conversion, Destination};
-use kino_models::families::Families;
+use kino_models::families::{Families, open_folder};
 use kino_nodes::path_of_read;
 use kino_port::format_bytes;
 use kino_world::AtomicFile;
@@ -194,7 +194,7 @@ fn check_destination(request: &ConvertRequest, form: Destination) -> Result<()> 
 fn open(settings: &Settings, families: &Families, source: &str) -> Result<Checkpoint> {
     if source == EMBEDDED {
         let folder = ModelFolder::embedded(EMBEDDED, kino_nodes::EMBEDDED_FILES);
-        return families.open_folder(&folder).map_err(of_models);
+        return open_folder(&folder).map_err(of_models);
     }
     let folders = model_folders(settings)?;
     let path = path_of_read(source, Path::new(""), &folders).filter(|path| path.exists());
@@ -207,7 +207,7 @@ fn open(settings: &Settings, families: &Families, source: &str) -> Result<Checkp
     };
     if path.is_dir() {
         let folder = ModelFolder::directory(&path);
-        return folder.and_then(|folder| families.open_folder(&folder)).map_err(of_models);
+        return folder.and_then(|folder| open_folder(&folder)).map_err(of_models);
     }
     families.open_file(&path).map_err(of_models)
 }

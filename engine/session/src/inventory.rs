@@ -10,7 +10,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 use kino_models::ModelFolder;
 use kino_models::checkpoint::{DataFile, PartFiles};
-use kino_models::families::Families;
+use kino_models::families::{Families, open_folder};
 use kino_models::interpolate::read_interpolator;
 pub use kino_models::language::LanguageSummary;
 use kino_models::language::read_language_model;
@@ -164,7 +164,7 @@ impl FoundModel {
             Err(error) => return FoundModel { problem: told(error), ..self },
         };
         let families = Families::default();
-        let checkpoint = match families.open_folder(folder) {
+        let checkpoint = match open_folder(folder) {
             Ok(checkpoint) => checkpoint,
             Err(error) => return FoundModel { problem: told(&error), ..self },
         };

@@ -82,7 +82,7 @@ several parts (ComfyUI's checkpoints: transformer, autoencoder, text encoders) i
 that it holds, or a part where it is named for one. A bare name is also looked for in the folders of the setting `models` \
 and in what ComfyUI calls the folders there: checkpoints, diffusion_models, unet, vae, text_encoders, clip, \
 clip_vision; `hf:OWNER/NAME[@REVISION]/PATH` is a file of a model of the Hugging Face Hub. The \
-tokenizers of UMT5, T5 and CLIP are brought along. Without a `source` the noise levels of Wan are \
+tokenizers of UMT5, T5 and CLIP are brought along, for a folder that lacks them, too. Without a `source` the noise levels of Wan are \
 shifted by 3 (5 for TI2V, 16 for a first and a last frame), those of FLUX.1 dev by the size of the \
 picture: `shift` of `dit.sample` says otherwise.\n\n\
 `embedded:shapes` lies in the binary, and is small: it knows clips of one or two objects, worded as \

@@ -10,7 +10,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Device;
-use kino_models::families::{Families, SingleFiles};
+use kino_models::families::{Families, SingleFiles, open_folder};
 use kino_models::interpolate::read_interpolator;
 use kino_models::language::{LanguageModel, LanguageSpec, read_language_model};
 use kino_models::model::{
@@ -123,7 +123,7 @@ impl Models {
         let folder = asked.source.as_ref().map(ModelSource::open).transpose()?;
         let singles = SingleFiles { whole: asked.whole.as_deref(), parts: &asked.files };
         let checkpoint = match &folder {
-            Some(folder) if singles.is_empty() => self.families.open_folder(folder)?,
+            Some(folder) if singles.is_empty() => open_folder(folder)?,
             folder => self.families.assemble(folder.as_ref(), &singles)?,
         };
         let parts = self.families.read(&checkpoint)?;

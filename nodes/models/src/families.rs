@@ -5,4 +5,4 @@ pub mod ltx;
 mod registry;
 pub mod wan;
 
-pub use registry::{Families, SingleFiles};
+pub use registry::{Families, SingleFiles, open_folder};

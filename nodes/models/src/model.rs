@@ -17,8 +17,7 @@ use serde_json::Value;
 
 use crate::cancel::CheckCancel;
 use crate::checkpoint::{
-    BroughtTokenizer, Checkpoint, Cut, DetectedPart, ModelFolder, PartFiles, SingleForm,
-    SingleFormat,
+    Checkpoint, Cut, DetectedPart, ModelFolder, PartFiles, SingleForm, SingleFormat,
 };
 use crate::error::{Error, Result};
 use crate::patch::Grid;
@@ -62,14 +61,6 @@ pub trait Family: Send + Sync {
         _parts: &[(&str, Value)],
         _folder: Option<&ModelFolder>,
     ) -> Result<Vec<(String, Vec<u8>)>> {
-        Ok(Vec::new())
-    }
-
-    /// The tokenizers that a model of this family lacks, and that belong to its encoders.
-    ///
-    /// # Errors
-    /// When they cannot be unpacked.
-    fn tokenizers(&self, _checkpoint: &Checkpoint) -> Result<Vec<BroughtTokenizer>> {
         Ok(Vec::new())
     }
 

@@ -1,5 +1,6 @@
 //! From a prompt to the embeddings that a transformer reads: encoders that families share.
 
+mod brought;
 pub mod clean;
 pub mod clip;
 mod config;
@@ -13,8 +14,9 @@ mod spiece;
 mod t5;
 mod tokens;
 
+pub(crate) use brought::tokenizers as brought_tokenizers;
 pub use config::{Padding, PromptForm, TextConfig, TokenizerConfig};
-pub(crate) use detect::{detect, tokenizer};
+pub(crate) use detect::{detect, tokenizer_of as tokenizer};
 pub use encoder::T5Encoder;
 pub use rows::distinct_rows;
 pub(crate) use single::single_form;

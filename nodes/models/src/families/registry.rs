@@ -11,6 +11,7 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::model::{Family, LayerJoins, Model};
+use crate::text::brought_tokenizers;
 use crate::weight::LoraSpec;
 
 /// Families in the order in which they are asked.
@@ -70,22 +71,8 @@ impl SingleFiles<'_> {
     }
 }
 
-/// Models as they are opened: folders, and what is put together of single files.
+/// Models that are put together of single files.
 impl Families {
-    /// Opens a folder in the diffusers layout, with the tokenizers that it lacks and that are known.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::open`].
-    pub fn open_folder(&self, folder: &ModelFolder) -> Result<Checkpoint> {
-        self.with_tokenizers(Checkpoint::open(folder)?)
-    }
-
-    fn with_tokenizers(&self, checkpoint: Checkpoint) -> Result<Checkpoint> {
-        let family = self.0.iter().find(|family| family.recognises(&checkpoint));
-        let brought = family.map(|family| family.tokenizers(&checkpoint)).transpose()?;
-        Ok(checkpoint.with_tokenizers(brought.unwrap_or_default()))
-    }
-
     /// Opens a model of which some parts stand in files, alone or several in one, and the rest, if
     /// there is one, lies in `folder`.
     ///
@@ -123,7 +110,7 @@ impl Families {
         for (part, path, files) in others {
             assembly.add_if_missing(part, path, files)?;
         }
-        self.with_tokenizers(assembly.finish(folder)?)
+        with_tokenizers(assembly.finish(folder)?)
     }
 
     /// Opens what a file holds, whichever parts of a model these are.
@@ -306,6 +293,21 @@ impl<'a> Assembly<'a> {
         }
         Checkpoint::assemble(folder, self.opened, configs)
     }
+}
+
+/// Opens a folder in the diffusers layout, with the tokenizers that it lacks and that the engine
+/// brings.
+///
+/// # Errors
+/// As [`Checkpoint::open`].
+pub fn open_folder(folder: &ModelFolder) -> Result<Checkpoint> {
+    with_tokenizers(Checkpoint::open(folder)?)
+}
+
+/// The same model with the tokenizers that it lacks and that the engine brings.
+fn with_tokenizers(checkpoint: Checkpoint) -> Result<Checkpoint> {
+    let brought = brought_tokenizers(&checkpoint)?;
+    Ok(checkpoint.with_tokenizers(brought))
 }
 
 /// Opens a file of weights.

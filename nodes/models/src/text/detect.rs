@@ -142,12 +142,25 @@ pub(crate) fn detect(files: &PartFiles, form: &PromptForm) -> Option<DetectedPar
     Some(DetectedPart::new(form.encoder, config, rename).with_originals(originals))
 }
 
-/// The tokenizer for such an encoder, as files of a model: path and contents.
+/// The tokenizer for such an encoder: see [`tokenizer`].
 ///
 /// # Errors
 /// When it cannot be unpacked.
-pub(crate) fn tokenizer(form: &PromptForm) -> Result<Vec<(String, Vec<u8>)>> {
-    let (packed, name) = match form.model_type {
+pub(crate) fn tokenizer_of(form: &PromptForm) -> Result<Vec<(String, Vec<u8>)>> {
+    tokenizer(form.model_type, form.tokenizer, form.max_rows)
+}
+
+/// The tokenizer for an encoder of this type that reads so many tokens, as files of a model in a
+/// folder: path and contents.
+///
+/// # Errors
+/// When it cannot be unpacked.
+pub(super) fn tokenizer(
+    model_type: &str,
+    folder: &str,
+    longest: usize,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let (packed, name) = match model_type {
         "t5" => (T5_TOKENIZER, "the tokenizer of T5 v1.1 XXL"),
         _ => (UMT5_TOKENIZER, "the tokenizer of UMT5-XXL"),
     };
@@ -156,11 +169,10 @@ pub(crate) fn tokenizer(form: &PromptForm) -> Result<Vec<(String, Vec<u8>)>> {
         .take(LONGEST)
         .read_to_end(&mut json)
         .map_err(|source| Error::Io { file: name.to_owned(), source })?;
-    let config = json!({"model_max_length": form.max_rows, "eos_token": "</s>"});
-    let place = form.tokenizer;
+    let config = json!({"model_max_length": longest, "eos_token": "</s>"});
     Ok(vec![
-        (format!("{place}/tokenizer.json"), json),
-        (format!("{place}/tokenizer_config.json"), config.to_string().into_bytes()),
+        (format!("{folder}/tokenizer.json"), json),
+        (format!("{folder}/tokenizer_config.json"), config.to_string().into_bytes()),
     ])
 }
 
@@ -175,15 +187,7 @@ mod tests {
             ("umt5", &[289, 4062, 82364, 124_850, 4170, 369, 289, 10021, 18752][..]),
             ("t5", &[3, 9, 1131, 8196, 6914, 269, 30, 3, 9, 872, 2458][..]),
         ] {
-            let form = PromptForm {
-                model_type,
-                encoder: "text_encoder_2",
-                tokenizer: "tokenizer_2",
-                max_rows: 128,
-                is_cleaned: false,
-                padding: crate::text::Padding::Tokens { is_masked: false },
-            };
-            let files = tokenizer(&form).unwrap();
+            let files = tokenizer(model_type, "tokenizer_2", 128).unwrap();
             let path = "tokenizer_2/tokenizer.json";
             let json = &files.iter().find(|(own, _)| own == path).unwrap().1;
             let tokenizer = tokenizers::Tokenizer::from_bytes(json).unwrap();
