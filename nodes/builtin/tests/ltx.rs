@@ -423,3 +423,23 @@ fn parts_are_written_as_files_of_their_own() {
     assert_eq!(tensors["patchify_proj.weight"].dtype(), DType::F32);
     assert!(tensors.contains_key("transformer_blocks.0.attn1.q_norm.weight"));
 }
+
+/// An autoencoder whose entries of flat lists are numbered otherwise than diffusers' blocks.
+#[test]
+fn messages_name_weights_of_an_autoencoder_as_its_authors_do() {
+    use common::single::{File, VAE, converted_file};
+    use kino_models::convert::ConvertTo;
+    let rig = Rig::new("ltx-names");
+    let folder = common::reference("ltx/v090/model");
+    let own = converted_file((&folder, "vae"), ConvertTo::Same, "ltx-whole.safetensors").unwrap();
+    let mut tensors = candle_core::safetensors::load(&own.0, &candle_core::Device::Cpu).unwrap();
+    let lacks = "decoder.up_blocks.0.res_blocks.0.conv1.conv.bias";
+    tensors.remove(lacks).unwrap();
+    let file = File::of("ltx-lacks.safetensors", &tensors);
+    let vae = rig.fact("model.load", &[("vae", known(file.path()))], VAE);
+    let told = rig.objects("vae.decode", &[("vae", vae), ("latent", kino_port::Fact::Unknown)]);
+    let expected = format!(
+        "has no weight `{lacks}` (`decoder.mid_block.resnets.0.conv1.conv.bias` in the diffusers layout)"
+    );
+    assert!(told.contains(&expected), "{told}");
+}

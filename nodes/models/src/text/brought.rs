@@ -1,5 +1,5 @@
-//! Tokenizers that the engine brings, for models that lack theirs: for which encoders. What families
-//! are made of them is not known here.
+//! Tokenizers that the engine brings, for models that lack theirs: for which encoders. Which
+//! families have these is not known here.
 
 use serde::Deserialize;
 
@@ -26,9 +26,9 @@ struct Encoder {
     vocab_size: usize,
 }
 
-/// The tokenizers of the encoders of a model that lacks them: of such as stand alone in a file, where
-/// none lies beside them, and of those that have as many words as the published ones. An encoder that
-/// was trained on other words has another number of them.
+/// The tokenizers of the encoders of a model that lacks them: of such as stand alone in a file,
+/// where none lies beside them, and of those that have as many words as the published ones. An
+/// encoder that was trained on other words has another number of them.
 ///
 /// # Errors
 /// When one cannot be unpacked.
