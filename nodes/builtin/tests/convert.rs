@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use common::single::{
-    DIT, File, TEXT, Tensors, VAE, Widths, converted, converted_file, load, open, sample,
-    transformer,
+    DIT, EightBits, File, TEXT, Tensors, VAE, Widths, converted, converted_file, in_eight_bits,
+    load, open, sample, transformer, write,
 };
 use common::{Rig, distance, reference, text};
 use kino_kernels::BlockType;
@@ -254,6 +254,124 @@ fn fewer_bits_keep_what_they_hold() {
         let again = good((&narrow.0, ""), to, &format!("narrow-again.{end}"));
         assert_eq!(std::fs::read(&again.0).unwrap(), std::fs::read(&narrow.0).unwrap(), "{to:?}");
     }
+}
+
+/// The matrices of blocks, by the names of Wan's authors and of diffusers.
+fn is_matrix(name: &str) -> bool {
+    let of_attention = name.contains("attn") && !name.contains("norm");
+    name.starts_with("blocks.") && name.ends_with("weight") && (of_attention || name.contains("ff"))
+}
+
+/// Numbers of a normal distribution of this deviation, the same everywhere (SplitMix64; Box and
+/// Muller's method).
+fn normal(shape: &[usize], seed: u64, deviation: f64) -> Tensor {
+    let mut state = seed;
+    let mut uniform = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ mixed >> 31) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let mut next = || {
+        let (radius, angle) = ((1.0 - uniform()).ln(), uniform() * std::f64::consts::TAU);
+        ((-2.0 * radius).sqrt() * angle.cos() * deviation) as f32
+    };
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// The root mean square of what the numbers of all matrices are off by, relative to theirs.
+fn error_of(file: &File, exact: &Tensors) -> f64 {
+    let square = |tensor: &Tensor| {
+        tensor.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>()
+    };
+    let (mut off, mut all, mut count) = (0.0, 0.0, 0);
+    for (name, numbers) in wide(file).iter().filter(|(name, _)| is_matrix(name)) {
+        off += square(&(numbers - &exact[name]).unwrap()).unwrap();
+        all += square(&exact[name]).unwrap();
+        count += 1;
+    }
+    assert_eq!(count, 20, "every matrix of both blocks");
+    (off / all).sqrt()
+}
+
+/// A share in percent, to two digits that count.
+fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    let places = (1.0 - percent.log10().floor()).clamp(0.0, 4.0) as usize;
+    format!("{percent:.places$}%")
+}
+
+/// The README's table of what each form of weights loses is what is measured here: of matrices of
+/// normally distributed numbers, and of the same with one column in 64 that is eight times as large.
+#[test]
+fn what_each_form_loses_stands_in_the_readme() {
+    let (mut even, mut uneven) = (transformer(&WIDTHS), transformer(&WIDTHS));
+    let mut names: Vec<String> = even.keys().filter(|name| is_matrix(name)).cloned().collect();
+    names.sort();
+    for (seed, name) in names.into_iter().enumerate() {
+        let numbers = normal(even[&name].dims(), seed as u64, 0.03);
+        let columns = (0..numbers.dim(1).unwrap()).map(|column| match column % 64 {
+            7 => 8f32,
+            _ => 1.0,
+        });
+        let columns = Tensor::from_iter(columns, &Device::Cpu).unwrap();
+        uneven.insert(name.clone(), numbers.broadcast_mul(&columns).unwrap());
+        even.insert(name, numbers);
+    }
+    let given = [("even", even), ("uneven", uneven)].map(|(name, weights)| {
+        let whole = File::of(&format!("forms-{name}.safetensors"), &weights);
+        let exact = wide(&whole);
+        (weights, whole, exact)
+    });
+    let mut table = Vec::new();
+    let mut row = |name: &str, bits: f64, errors: [f64; 2]| {
+        let [even, uneven] = errors.map(percent);
+        table.push(format!("| {name} | {} | {even} | {uneven} |", (bits * 100.0).round() / 100.0));
+    };
+    let converted = |to, end: &str| {
+        given.each_ref().map(|(_, whole, exact)| {
+            error_of(&good((&whole.0, ""), to, &format!("forms-narrow.{end}")), exact)
+        })
+    };
+    for (name, dtype) in [("f16", DType::F16), ("bf16", DType::BF16)] {
+        row(name, 16.0, converted(ConvertTo::Plain(dtype), "safetensors"));
+    }
+    for blocks in [
+        BlockType::Q8_0,
+        BlockType::Q6_K,
+        BlockType::Q5_K,
+        BlockType::Q5_1,
+        BlockType::Q5_0,
+        BlockType::Q4_K,
+        BlockType::Q4_1,
+        BlockType::Q4_0,
+        BlockType::Q3_K,
+        BlockType::Q2_K,
+    ] {
+        let bits = blocks.bytes_of(256).unwrap() as f64 / 32.0;
+        row(blocks.name(), bits, converted(ConvertTo::Blocks(blocks), "gguf"));
+    }
+    row("fp8 (E4M3), a scale a matrix", 8.0, converted(ConvertTo::ScaledFp8, "safetensors"));
+    for (name, form) in [
+        ("fp8 (E4M3), a scale a row *", EightBits::E4m3Rows),
+        ("fp8 (E4M3), no scale *", EightBits::E4m3),
+        ("fp8 (E5M2), no scale *", EightBits::E5m2),
+        ("int8 (ConvRot), a scale a row *", EightBits::Int8Rotated),
+        ("int8, not rotated, a scale a row *", EightBits::Int8),
+    ] {
+        let errors = given.each_ref().map(|(weights, _, exact)| {
+            let file = File::new("forms-eight.safetensors");
+            write(&file, &in_eight_bits(weights, form, is_matrix).0);
+            error_of(&file, exact)
+        });
+        row(name, 8.0, errors);
+    }
+    println!("{}", table.join("\n"));
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let others: Vec<&String> = table.iter().filter(|row| !readme.contains(*row)).collect();
+    assert!(others.is_empty(), "the README says something else: {others:#?}");
 }
 
 /// ComfyUI's form: a scale beside each matrix, its largest number over 448, and the mark.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use common::single::{EightBits, File, in_eight_bits, write};
 use common::{Copied, Rig, distance, int, known, reference, text};
 use kino_node::Value;
 use kino_nodes::{DitHandle, Models};
@@ -595,6 +596,46 @@ fn adapters_stand_beside_weights_of_eight_bits() {
         assert_eq!(bytes(&none), bytes(&narrow), "nor is it planned");
     }
     assert_eq!(distance(&velocity(&rig, &narrow), &before), 0.0, "and none was merged");
+}
+
+/// Weights of eight bits of every form that stays narrow in memory: what adapters add is what they add beside
+/// the numbers that these stand for, and without them the bytes are those of the weights alone.
+#[test]
+fn adapters_stand_beside_every_form_of_eight_bits() {
+    let rig = Rig::new("lora-eight");
+    let own = weights("wan_t2v/model", "transformer");
+    let model = |name: &str, file: &File| {
+        let copied = Copied::of(&reference("wan_t2v/model"), name);
+        let own = copied.0.join("transformer/diffusion_pytorch_model.safetensors");
+        std::fs::copy(&file.0, own).unwrap();
+        (rig.model(copied.path()).dit, copied)
+    };
+    let bits = |tensor: &Tensor| -> Vec<u32> {
+        let flat: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        flat.iter().map(|value| value.to_bits()).collect()
+    };
+    let bytes = |dit: &Value| dit_of(dit).weight_bytes();
+    for form in [EightBits::Int8Rotated, EightBits::Int8, EightBits::E4m3Rows, EightBits::E4m3] {
+        let (stored, exact) = in_eight_bits(&own, form, |_| true);
+        let file = File::new("lora-eight.safetensors");
+        write(&file, &stored);
+        let (narrow, _kept) = model("eight", &file);
+        let (wide, _kept_too) = model("wide", &File::of("lora-wide.safetensors", &exact));
+        assert!(2 * bytes(&narrow) < bytes(&wide), "{form:?}: they stay narrow");
+        let before = velocity(&rig, &narrow);
+        common::close(&format!("{form:?}"), &before, &velocity(&rig, &wide), 2e-5);
+        for (name, strength) in [("peft_bias", 1.0), ("kohya", -2.0), ("lightx2v", 0.75)] {
+            let path = of_file(name);
+            let [found, expected] =
+                [&narrow, &wide].map(|dit| velocity(&rig, &with(&rig, dit, &path, strength)));
+            common::close(&format!("{form:?}, {name}"), &found, &expected, 2e-5);
+            assert!(distance(&found, &before) > 0.1, "{form:?}, {name} changes something");
+            let none = with(&rig, &narrow, &path, 0.0);
+            assert_eq!(bits(&velocity(&rig, &none)), bits(&before), "{form:?}, {name}, not at all");
+            assert_eq!(bytes(&none), bytes(&narrow), "nor is it planned");
+        }
+        assert_eq!(bits(&velocity(&rig, &narrow)), bits(&before), "{form:?}: none was merged");
+    }
 }
 
 /// Layers that the transformer has not, and tensors of no known kind, are named; the rest counts.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
 use common::single::{
-    DIT, File, Stored, TEXT, Tensors, VAE, Widths, converted_file, load, numbers,
+    DIT, File, Stored, StoredFile, TEXT, Tensors, VAE, Widths, converted_file, load, numbers, write,
 };
 use common::{Copied, Rig, distance, known, reference, text};
 use kino_models::convert::ConvertTo;
@@ -183,9 +183,6 @@ fn an_autoencoder_computes_in_bf16_on_request() {
     assert_eq!(by("bf16"), expected);
 }
 
-/// The tensors of a file, by name.
-type StoredFile = Vec<(String, Stored)>;
-
 /// A file whose matrices are stored in eight bits, and the same numbers in 32.
 fn scaled(weights: &Tensors, scale: Option<f32>, marker: bool) -> (Vec<(String, Stored)>, Tensors) {
     let mut wide = weights.clone();
@@ -213,11 +210,6 @@ fn scaled(weights: &Tensors, scale: Option<f32>, marker: bool) -> (Vec<(String, 
         stored.push(("scaled_fp8".to_owned(), Stored(Dtype::F8_E4M3, vec![2], vec![0; 2])));
     }
     (stored, wide)
-}
-
-fn write(file: &File, stored: &[(String, Stored)]) {
-    let named = stored.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    safetensors::serialize_to_file(named, None, &file.0).unwrap();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use kino_models::ModelFolder;
 use kino_models::checkpoint::{Checkpoint, DataFile, PartFiles, SingleFormat};
 use kino_models::convert::{Conversion, ConvertTo, Destination};
@@ -37,6 +37,126 @@ impl View for &Stored {
     fn data_len(&self) -> usize {
         self.2.len()
     }
+}
+
+/// The tensors of a file, by name.
+pub type StoredFile = Vec<(String, Stored)>;
+
+pub fn write(file: &File, stored: &[(String, Stored)]) {
+    let named = stored.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    safetensors::serialize_to_file(named, None, &file.0).unwrap();
+}
+
+/// Eight bits a number that files have and that nothing is converted to here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum EightBits {
+    /// fp8 with three bits of fraction, each number rounded by itself.
+    E4m3,
+    /// The same with two bits of fraction.
+    E5m2,
+    /// E4M3 with a scale a row, its largest number over 448.
+    E4m3Rows,
+    /// Whole numbers with a scale a row, its largest number over 127.
+    Int8,
+    /// The same of rows that were rotated in groups before (ConvRot): of 256, or less where that
+    /// does not divide them.
+    Int8Rotated,
+}
+
+impl EightBits {
+    /// A matrix `[out, in]` as the tensors of a file, and the numbers that it stands for.
+    fn of(self, layer: &str, matrix: &Tensor) -> (StoredFile, Tensor) {
+        let (rows, inner) = matrix.dims2().unwrap();
+        let group = [256, 64, 16, 4].into_iter().find(|group| inner % group == 0);
+        let group = group.filter(|_| self == Self::Int8Rotated);
+        let turned = |rows: &Tensor| match group {
+            Some(group) => kino_kernels::rotate_groups(rows, group).unwrap(),
+            None => rows.clone(),
+        };
+        let values: Vec<Vec<f32>> = turned(matrix).to_vec2().unwrap();
+        let largest = |row: &Vec<f32>| row.iter().fold(0f32, |most, value| most.max(value.abs()));
+        let scales: Vec<f32> = match self {
+            Self::E4m3 | Self::E5m2 => vec![1.0; rows],
+            Self::E4m3Rows => values.iter().map(|row| largest(row) / 448.0).collect(),
+            Self::Int8 | Self::Int8Rotated => {
+                values.iter().map(|row| largest(row) / 127.0).collect()
+            }
+        };
+        let (mut bytes, mut exact) = (Vec::new(), Vec::new());
+        for (row, scale) in values.iter().zip(&scales) {
+            for value in row {
+                let (byte, stands_for) = self.rounded(value / scale);
+                bytes.push(byte);
+                exact.push(stands_for * scale);
+            }
+        }
+        let exact = Tensor::from_vec(exact, (rows, inner), &Device::Cpu).unwrap();
+        let dtype = match self {
+            Self::E4m3 | Self::E4m3Rows => Dtype::F8_E4M3,
+            Self::E5m2 => Dtype::F8_E5M2,
+            Self::Int8 | Self::Int8Rotated => Dtype::I8,
+        };
+        let mut stored = vec![(format!("{layer}weight"), Stored(dtype, vec![rows, inner], bytes))];
+        if !matches!(self, Self::E4m3 | Self::E5m2) {
+            let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+            let scales = Stored(Dtype::F32, vec![rows, 1], scales);
+            stored.push((format!("{layer}weight_scale"), scales));
+        }
+        if matches!(self, Self::Int8 | Self::Int8Rotated) {
+            let more = group.map(|n| format!(r#", "convrot": true, "convrot_groupsize": {n}"#));
+            let how = format!(r#"{{"format": "int8_tensorwise"{}}}"#, more.unwrap_or_default());
+            let how = Stored(Dtype::U8, vec![how.len()], how.into_bytes());
+            stored.push((format!("{layer}comfy_quant"), how));
+        }
+        // The rotation is its own inverse.
+        (stored, turned(&exact))
+    }
+
+    /// The byte of a number, and what it stands for: the nearest, of two the even one.
+    fn rounded(self, value: f32) -> (u8, f32) {
+        match self {
+            Self::E4m3 | Self::E4m3Rows => {
+                let byte = kino_kernels::to_e4m3(value);
+                (byte, kino_kernels::e4m3(byte))
+            }
+            Self::E5m2 => {
+                let bits = half::f16::from_f32(value).to_bits();
+                let byte = ((bits + 0x7f + (bits >> 8 & 1)) >> 8) as u8;
+                (byte, half::f16::from_bits(u16::from(byte) << 8).to_f32())
+            }
+            Self::Int8 | Self::Int8Rotated => {
+                let whole = value.round_ties_even();
+                (whole as i8 as u8, whole)
+            }
+        }
+    }
+}
+
+/// Weights of which the matrices that `is_narrow` names are held so, as a file of ComfyUI's has
+/// them, and the numbers that it stands for.
+pub fn in_eight_bits(
+    weights: &Tensors,
+    form: EightBits,
+    is_narrow: impl Fn(&str) -> bool,
+) -> (StoredFile, Tensors) {
+    let (mut stored, mut exact) = (StoredFile::new(), weights.clone());
+    for (name, tensor) in weights {
+        match name.strip_suffix("weight").filter(|_| tensor.rank() == 2 && is_narrow(name)) {
+            Some(layer) => {
+                let tensor = tensor.to_dtype(DType::F32).unwrap();
+                let (own, numbers) = form.of(layer, &tensor);
+                stored.extend(own);
+                exact.insert(name.clone(), numbers);
+            }
+            None => {
+                let values: Vec<f32> =
+                    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                stored.push((name.clone(), Stored(Dtype::F32, tensor.dims().to_vec(), bytes)));
+            }
+        }
+    }
+    (stored, exact)
 }
 
 /// Widths of a transformer: of its blocks (heads are 128 wide in single files), of the text, of
