@@ -303,7 +303,7 @@ fn percent(share: f64) -> String {
 }
 
 /// The README's table of what each form of weights loses is what is measured here: of matrices of
-/// normally distributed numbers, and of the same with one column in 64 that is eight times as large.
+/// normally distributed numbers, and of the same with one column in 64 eight times as large.
 #[test]
 fn what_each_form_loses_stands_in_the_readme() {
     let (mut even, mut uneven) = (transformer(&WIDTHS), transformer(&WIDTHS));

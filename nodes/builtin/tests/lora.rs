@@ -598,8 +598,9 @@ fn adapters_stand_beside_weights_of_eight_bits() {
     assert_eq!(distance(&velocity(&rig, &narrow), &before), 0.0, "and none was merged");
 }
 
-/// Weights of eight bits of every form that stays narrow in memory: what adapters add is what they add beside
-/// the numbers that these stand for, and without them the bytes are those of the weights alone.
+/// Weights of eight bits of every form that stays narrow in memory: what adapters add is what they
+/// add beside the numbers that these stand for, and without them the bytes are those of the weights
+/// alone.
 #[test]
 fn adapters_stand_beside_every_form_of_eight_bits() {
     let rig = Rig::new("lora-eight");

@@ -23,6 +23,9 @@ use crate::{Result, card, composite, math};
 const QUERIES: usize = 96;
 const KEYS: usize = 512;
 const _: () = assert!(are_whole_blocks(QUERIES));
+/// Bytes of keys and values that are packed at a time, where those are of as many heads as there are
+/// threads.
+const PACKED: usize = 16 << 20;
 /// How far rows of scores lie apart: by no power of two, since blocks of rows would share a set of
 /// the first-level cache.
 const APART: usize = KEYS + LANES;
@@ -121,21 +124,16 @@ fn on_cpu(
     let (heads, n, d) = q.dims3()?;
     let by_token = heads > 1 && q.stride()[0] < q.stride()[1];
     let precision = Precision::of(q.dtype());
-    let (keys, values) = (Operand::new(k)?, Operand::new(v)?);
-    let (keys, values) = (keys.read()?, values.read()?);
-    let m = k.dim(1)?;
-    let keys = PackedMatrix::of_heads(|head| keys.head(head), precision, heads, [m, d])?;
-    let values =
-        PackedMatrix::of_heads(|head| values.head(head).transposed(), precision, heads, [d, m])?;
-    let queries = Operand::new(q)?;
+    let (queries, keys, values) = (Operand::new(q)?, Operand::new(k)?, Operand::new(v)?);
     let job = Job {
         queries: queries.read()?,
-        keys: &keys,
-        values: &values,
+        keys: keys.read()?,
+        values: values.read()?,
         bias,
+        precision,
         kernel: Kernel::of(precision, n),
         scale: scale as f32,
-        size: [n, m, d],
+        size: [n, k.dim(1)?, d],
     };
     match q.dtype() {
         DType::BF16 => job.run::<bf16>(heads, by_token),
@@ -187,13 +185,27 @@ impl Heads<'_> {
     }
 }
 
+/// Heads whose keys and values are packed at a time, of `[heads, keys, width]` in `number` bytes: as
+/// few as give all threads something to do, unless they are small.
+pub fn heads_at_once([heads, keys, width]: [usize; 3], number: usize) -> usize {
+    let of_head = (2 * number).saturating_mul(keys).saturating_mul(width);
+    (PACKED / of_head.max(1)).max(rayon::current_num_threads()).clamp(1, heads.max(1))
+}
+
+/// Keys and values of some heads, packed: `[m, d]` and `[d, m]` of each.
+struct PackedHeads {
+    first: usize,
+    keys: Vec<PackedMatrix>,
+    values: Vec<PackedMatrix>,
+}
+
 /// What the tasks of one attention share.
 struct Job<'a> {
     queries: Heads<'a>,
-    /// `[m, d]` and `[d, m]` of each head.
-    keys: &'a [PackedMatrix],
-    values: &'a [PackedMatrix],
+    keys: Heads<'a>,
+    values: Heads<'a>,
     bias: Option<Bias<'a>>,
+    precision: Precision,
     kernel: Kernel,
     scale: f32,
     /// Queries, keys, width of a head.
@@ -203,28 +215,58 @@ struct Job<'a> {
 impl Job<'_> {
     /// The result `[heads, n, d]`, which lies in memory by tokens or by heads.
     fn run<T: Number>(&self, heads: usize, by_token: bool) -> Result<Tensor> {
-        let [n, _, d] = self.size;
+        let [n, m, d] = self.size;
         let rows = even_cuts(0..n, QUERIES, self.kernel.layout().rows);
-        if by_token {
-            let columns: Vec<_> = (0..heads).map(|head| head * d..(head + 1) * d).collect();
-            let mut out = Unfilled::<T>::new(1, [n, heads * d]);
-            out.fill(&rows, &columns, |_, tile| self.attend(tile.columns.start / d, tile));
-            tensor(out.finish()?, (n, heads, d))?.transpose(0, 1)
-        } else {
-            let mut out = Unfilled::<T>::new(heads, [n, d]);
-            out.fill(&rows, std::slice::from_ref(&(0..d)), |head, tile| self.attend(head, tile));
-            tensor(out.finish()?, (heads, n, d))
+        let size = if by_token { [n, heads * d] } else { [heads * n, d] };
+        let mut out = Unfilled::<T>::new(1, size);
+        let at_once = heads_at_once([heads, m, d], size_of::<T>());
+        for heads in even_cuts(0..heads, at_once, 1) {
+            let packed = self.pack(heads.clone())?;
+            if by_token {
+                let columns: Vec<_> = heads.map(|head| head * d..(head + 1) * d).collect();
+                out.fill(&rows, &columns, |_, tile| {
+                    self.attend(&packed, (tile.columns.start / d, tile.rows.start), tile);
+                });
+            } else {
+                let of_head = |head| rows.iter().map(move |r| head * n + r.start..head * n + r.end);
+                let rows: Vec<_> = heads.flat_map(of_head).collect();
+                out.fill(&rows, std::slice::from_ref(&(0..d)), |_, tile| {
+                    self.attend(&packed, (tile.rows.start / n, tile.rows.start % n), tile);
+                });
+            }
+        }
+        let numbers = out.finish()?;
+        match by_token {
+            true => tensor(numbers, (n, heads, d))?.transpose(0, 1),
+            false => tensor(numbers, (heads, n, d)),
         }
     }
 
-    /// The result for some queries of one head: `tile` is `[queries, d]`.
+    fn pack(&self, heads: Range<usize>) -> Result<PackedHeads> {
+        let ([_, m, d], first) = (self.size, heads.start);
+        let keys = |at: usize| self.keys.head(first + at);
+        let values = |at: usize| self.values.head(first + at).transposed();
+        Ok(PackedHeads {
+            first,
+            keys: PackedMatrix::of_heads(keys, self.precision, heads.len(), [m, d])?,
+            values: PackedMatrix::of_heads(values, self.precision, heads.len(), [d, m])?,
+        })
+    }
+
+    /// The result for queries of one head from `first` on: `tile` is `[queries, d]`.
     ///
     /// For each block of keys: scores s, new maximum m' ≥ m of each row, p = exp(s − m'); what was
     /// summed before shrinks by exp(m − m').
-    fn attend<T: Number>(&self, head: usize, mut tile: TileMut<T>) {
+    fn attend<T: Number>(
+        &self,
+        packed: &PackedHeads,
+        (head, first): (usize, usize),
+        mut tile: TileMut<T>,
+    ) {
         let [_, m, d] = self.size;
-        let (keys, values) = (&self.keys[head], &self.values[head]);
-        let (first, queries) = (tile.rows.start, tile.rows.len());
+        let (keys, values) =
+            (&packed.keys[head - packed.first], &packed.values[head - packed.first]);
+        let queries = tile.rows.len();
         let of_block = self.kernel.layout().rows;
         let groups = queries.div_ceil(of_block);
         let wide = d.next_multiple_of(COLUMNS);
@@ -344,5 +386,32 @@ by_tier! {
 by_tier! {
     fn scale_row<FMA>(row: &mut [f32], factor: f32) {
         row.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// Keys and values that are packed some heads at a time: each head is what it is alone, in
+    /// whichever order the numbers lie.
+    #[test]
+    fn many_heads_of_many_keys_are_those_of_each_head() {
+        let (n, m, d) = (100, 1500, 128);
+        let heads = 3 * heads_at_once([usize::MAX, m, d], size_of::<f32>()) + 1;
+        let random = |rows| Tensor::randn(0f32, 1.0, (rows, heads, d), &Device::Cpu).unwrap();
+        let by_token = [n, m, m].map(|rows| random(rows).transpose(0, 1).unwrap());
+        let by_head = by_token.each_ref().map(|t| t.contiguous().unwrap());
+        for operands in [&by_token, &by_head] {
+            let [q, k, v] = operands;
+            let mixed = attention(q, k, v, 0.1).unwrap().to_vec3::<f32>().unwrap();
+            for (head, mixed) in mixed.iter().enumerate() {
+                let [q, k, v] = operands.each_ref().map(|t| t.narrow(0, head, 1).unwrap());
+                let alone = attention(&q, &k, &v, 0.1).unwrap().to_vec3::<f32>().unwrap();
+                assert!(alone[0] == *mixed, "head {head}");
+            }
+        }
     }
 }

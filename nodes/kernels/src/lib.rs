@@ -102,7 +102,7 @@ pub use activation::{
     add, clamp_finite, gelu, gelu_tanh, multiply, rms_norm_rope, rope_interleaved, silu,
     span_attention,
 };
-pub use attention::{attention, attention_by_distance, attention_with_bias};
+pub use attention::{attention, attention_by_distance, attention_with_bias, heads_at_once};
 pub use blocks::{BlockType, widen_blocks, widen_rows};
 pub use cancel::{
     CancelGuard, IsCancelled, cancellation, cancelled_by, check_cancelled, is_cancelled,

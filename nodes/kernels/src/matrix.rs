@@ -44,13 +44,16 @@ impl<T: Copy + Default> TileMut<'_, T> {
     }
 }
 
-/// Matrices of one size, one after the other in memory, that are filled some rows at a time.
+/// Matrices of one size, one after the other in memory, that are filled some rows at a time, and of
+/// these some columns at a time.
 pub(crate) struct Unfilled<T> {
     numbers: Vec<T>,
     groups: usize,
     size: [usize; 2],
     /// Rows of each that are filled.
     filled: usize,
+    /// Of the rows behind them, up to which row, and up to which column, there are some.
+    begun: [usize; 2],
     cancel: CancelFlag,
 }
 
@@ -58,14 +61,15 @@ impl<T: Copy + Default + Send> Unfilled<T> {
     /// `groups` matrices of `[rows, columns]`.
     pub(crate) fn new(groups: usize, size: [usize; 2]) -> Self {
         let numbers = Vec::with_capacity(groups * size[0] * size[1]);
-        Self { numbers, groups, size, filled: 0, cancel: CancelFlag::of_thread() }
+        Self { numbers, groups, size, filled: 0, begun: [0; 2], cancel: CancelFlag::of_thread() }
     }
 
     /// Fills the next rows of all matrices in parallel tiles, `fill(group, tile)`, which begin as
-    /// zeros.
+    /// zeros. Where they do not reach the last column, the next are of the same rows, and the
+    /// columns behind.
     ///
     /// # Panics
-    /// When the ranges do not follow one another, or do not cover all columns.
+    /// When the ranges do not follow one another.
     pub(crate) fn fill(
         &mut self,
         rows: &[Range<usize>],
@@ -73,8 +77,9 @@ impl<T: Copy + Default + Send> Unfilled<T> {
         fill: impl Fn(usize, TileMut<'_, T>) + Sync + Send,
     ) {
         let [height, width] = self.size;
-        let end = follow(self.filled, rows);
-        assert!(end <= height && (follow(0, columns) == width || end == self.filled));
+        let (end, [band, across]) = (follow(self.filled, rows), self.begun);
+        let right = follow(across, columns);
+        assert!(end <= height && right <= width && (across == 0 || end == band));
         let base = self.numbers.as_mut_ptr();
         let mut tiles = Vec::with_capacity(self.groups * rows.len() * columns.len());
         for group in 0..self.groups {
@@ -98,7 +103,8 @@ impl<T: Copy + Default + Send> Unfilled<T> {
                 fill(group, tile);
             }
         });
-        self.filled = end;
+        (self.filled, self.begun) =
+            if right == width { (end, [end, 0]) } else { (self.filled, [end, right]) };
     }
 
     /// The matrices. Fails where it was cancelled.

@@ -44,6 +44,13 @@ impl Heads {
         self.joined(&kernels::attention_with_bias(query, key, value, bias, self.scale())?)
     }
 
+    /// Numbers of keys and values that are packed at a time beside these, which are of so many
+    /// bytes: those of some heads.
+    pub fn packed(self, keys: usize, number: usize) -> u128 {
+        let at_once = kernels::heads_at_once([self.count, keys, self.width], number);
+        [2, at_once, keys, self.width].into_iter().map(|n| n as u128).product()
+    }
+
     fn scale(self) -> f64 {
         1.0 / (self.width as f64).sqrt()
     }

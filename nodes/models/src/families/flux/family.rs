@@ -29,7 +29,7 @@ use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
 use crate::text::clip::ClipTextSpec;
 use crate::text::{self, T5Spec};
 use crate::tile::Tile;
-use crate::weight::{FusedName, Weights};
+use crate::weight::{FusedName, WIDENED_ROWS, Weights};
 
 /// The names of the conditioning that the transformer reads: rows of text, and all of it as one
 /// vector.
@@ -220,19 +220,22 @@ impl DenoiserSpec for FluxDenoiser {
         steps - (steps as f64 - run).max(0.0) as usize
     }
 
-    /// Within a block, for every row of text and every token of a picture: what comes in, queries,
-    /// keys and values, the last two packed, those turned, the result, and in a single block both
-    /// halves and their concatenation; the rows of a product that are packed. Pictures are computed
-    /// one after another.
+    /// Within a block, for every row of text and every token of a picture, seven rows of the model's
+    /// width in its attention (what comes in, modulated, queries, keys and values, one of them
+    /// turned, the result), with keys and values of some heads packed, or five in its feed-forward,
+    /// with both halves of some rows of a single block and their concatenation; and the rows of a
+    /// product that are packed. Pictures are computed one after another.
     fn memory(&self, size: &RunSize) -> u64 {
         let (config, wide) = (&self.config, |n: usize| n as u128);
         let (dim, inner) = (config.dim(), config.inner());
         let text: usize = self.inputs.conditioning.iter().filter_map(|input| input.rows).sum();
         let contexts = 2 * wide(size.texts) * wide((text + 4) * dim);
         let rows = text.saturating_add(size.tokens_at_once);
-        let row = (11 * dim).max(4 * dim + 2 * inner);
-        let packed = rows.min(kino_kernels::PACKED_ROWS);
-        let block = wide(rows) * wide(row) + wide(packed) * wide(dim + inner);
+        let attention = wide(rows) * wide(7 * dim) + config.heads().packed(rows, size.number);
+        let some = wide(rows.min(WIDENED_ROWS));
+        let feed = wide(rows) * wide(5 * dim) + some * wide(dim + 2 * inner);
+        let packed = wide(rows.min(kino_kernels::PACKED_ROWS)) * wide(dim + inner);
+        let block = attention.max(feed) + packed;
         // Tables of angles, and the latents.
         let latents = wide(size.tokens) * wide(8 * config.in_channels);
         let tables = wide(rows) * wide(config.attention_head_dim);

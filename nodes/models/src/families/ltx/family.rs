@@ -27,7 +27,7 @@ use crate::model::{
 use crate::sampling::SchedulerConfig;
 use crate::text::{self, PromptForm, T5Spec};
 use crate::tile::Tile;
-use crate::weight::Weights;
+use crate::weight::{WIDENED_ROWS, Weights};
 
 /// The name of the conditioning that the transformer reads.
 const TEXT: &str = "text";
@@ -190,14 +190,20 @@ impl DenoiserSpec for LtxDenoiser {
     }
 
     /// Keys and values of the texts in every block; and within a block, for every token in a call,
-    /// nine rows of the model's width in its attention, or four and one of the inner width in its
-    /// feed-forward; and the rows of a product that are packed.
+    /// seven rows of the model's width in its attention (what comes in, modulated, queries, keys,
+    /// values, their norm and what is turned of it), with keys and values of some heads packed, or
+    /// four in its feed-forward, with some rows of the inner width; and the rows of a product that
+    /// are packed.
     fn memory(&self, size: &RunSize) -> u64 {
         let (dim, wide) = (self.config.dim(), |n: usize| n as u128);
         let rows = size.rows_of_text(self.inputs.conditioning[0].rows.unwrap_or(0));
         let contexts = 4 * wide(size.texts) * wide(self.config.num_layers) * wide(rows * dim);
-        let packed = size.tokens_at_once.min(kino_kernels::PACKED_ROWS);
-        let block = wide(size.tokens_at_once) * wide(9 * dim) + wide(packed) * wide(4 * dim);
+        let tokens = size.tokens_at_once;
+        let attention =
+            wide(tokens) * wide(7 * dim) + self.config.heads().packed(tokens, size.number);
+        let feed = wide(tokens) * wide(4 * dim) + wide(tokens.min(WIDENED_ROWS)) * wide(4 * dim);
+        let packed = wide(tokens.min(kino_kernels::PACKED_ROWS)) * wide(4 * dim);
+        let block = attention.max(feed) + packed;
         // Tables of angles, in f32, and the latents.
         let beside = wide(size.tokens) * wide(dim + 8 * self.config.in_channels);
         let bytes = wide(size.number) * (contexts + block) + 4 * beside;

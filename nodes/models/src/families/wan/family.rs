@@ -32,7 +32,7 @@ use crate::preview::RgbMap;
 use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
 use crate::text::{self, T5Spec};
 use crate::tile::Tile;
-use crate::weight::Weights;
+use crate::weight::{WIDENED_ROWS, Weights};
 
 /// The name of the conditioning that the transformer reads.
 const TEXT: &str = "text";
@@ -251,9 +251,10 @@ impl DenoiserSpec for WanDenoiser {
     }
 
     /// Keys and values of the texts, and of pictures, in every block; and within a block, for every
-    /// token in a call, nine rows of the model's width in its attention (what comes in, modulated,
-    /// queries, keys, values, the last two packed, the result and what is added to it), or four and
-    /// one of the inner width in its feed-forward; and the rows of a product that are packed.
+    /// token in a call, six rows of the model's width in its attention (what comes in, modulated,
+    /// queries, keys, values and their norm, or the result), with keys and values of some heads
+    /// packed, or four in its feed-forward, with some rows of the inner width; and the rows of a
+    /// product that are packed.
     /// A step cache keeps a row a token of what the blocks added, one more of what the first did,
     /// with and without text, and two in a call.
     fn memory(&self, size: &RunSize) -> u64 {
@@ -275,9 +276,12 @@ impl DenoiserSpec for WanDenoiser {
         };
         let (dim, inner) = (config.dim(), config.ffn_dim);
         let cached = wide(cached * size.tokens) * wide(dim);
-        let row = (9 * dim).max(4 * dim + inner) + (kept + in_call) * dim;
-        let packed = size.tokens_at_once.min(kino_kernels::PACKED_ROWS);
-        let block = wide(size.tokens_at_once) * wide(row) + wide(packed) * wide(inner.max(dim));
+        let tokens = size.tokens_at_once;
+        let attention = wide(tokens) * wide(6 * dim) + config.heads().packed(tokens, size.number);
+        let feed = wide(tokens) * wide(4 * dim) + wide(tokens.min(WIDENED_ROWS)) * wide(inner);
+        let packed = wide(tokens.min(kino_kernels::PACKED_ROWS)) * wide(inner.max(dim));
+        let added = wide(tokens) * wide((kept + in_call) * dim);
+        let block = attention.max(feed) + packed + added;
         // Tables of angles, the latents, and what UniPC remembers of the steps before.
         let latents = wide(size.tokens) * wide(config.attention_head_dim + 8 * config.patch_dim());
         let bytes = wide(size.number) * (contexts + block + cached) + 4 * latents;

@@ -7,15 +7,15 @@ use super::condition::Modulation;
 use super::rope::Rotation;
 use crate::error::{Error, Result};
 use crate::families::flux::transformer::TransformerConfig;
-use crate::weight::{Heads, Linear, RmsNorm, Weights};
+use crate::weight::{FeedForward, Heads, Linear, RmsNorm, Weights, by_rows};
 
 /// Epsilon of the norms.
 pub(super) const EPS: f64 = 1e-6;
 
 /// Attention of a sequence to itself. Shapes: `[n, heads, head]` to `[n, dim]`.
-fn mix(heads: Heads, [query, key, value]: &[Tensor; 3], rotation: &Rotation) -> Result<Tensor> {
+fn mix(heads: Heads, [query, key, value]: [Tensor; 3], rotation: &Rotation) -> Result<Tensor> {
     let turned =
-        |x: &Tensor| kernels::rope_interleaved(x, &rotation.cos, &rotation.sin)?.transpose(0, 1);
+        |x: Tensor| kernels::rope_interleaved(&x, &rotation.cos, &rotation.sin)?.transpose(0, 1);
     heads.mix(&turned(query)?, &turned(key)?, &value.transpose(0, 1)?)
 }
 
@@ -68,8 +68,7 @@ struct Stream {
     modulation: Modulation,
     projections: Projections,
     out: Linear,
-    widen: Linear,
-    narrow: Linear,
+    feed: FeedForward,
 }
 
 /// Shift, scale and gate of attention, then of the feed-forward.
@@ -83,13 +82,12 @@ impl Stream {
         names: ([&str; 3], [&str; 2]),
     ) -> Result<Self> {
         let (dim, inner) = (config.dim(), config.inner());
-        let (attention, feed) = (weights.scope("attn"), weights.scope(feed).scope("net"));
+        let attention = weights.scope("attn");
         Ok(Self {
             modulation: Modulation::load(&weights.scope(norm), dim, 6)?,
             projections: Projections::load(config, &attention, names)?,
             out: Linear::load(&attention.scope(out), dim, dim)?,
-            widen: Linear::load(&feed.scope("0.proj"), dim, inner)?,
-            narrow: Linear::load(&feed.scope(2), inner, dim)?,
+            feed: FeedForward::load(&weights.scope(feed), dim, inner)?,
         })
     }
 
@@ -112,8 +110,7 @@ impl Stream {
     ) -> Result<Tensor> {
         let x = self.out.finished(mixed, LinearEpilogue::GateAdd { to: x, gate })?;
         let y = kernels::modulate(&x, shift, scale, EPS)?;
-        let y = self.widen.finished(&y, LinearEpilogue::GeluTanh)?;
-        self.narrow.finished(&y, LinearEpilogue::GateAdd { to: &x, gate: last })
+        self.feed.gate_add(&y, &x, last)
     }
 }
 
@@ -150,7 +147,7 @@ impl DoubleBlock {
         let joined = |index: usize| Tensor::cat(&[&first[index], &second[index]], 0);
         let joined = [joined(0)?, joined(1)?, joined(2)?];
         drop((first, second));
-        let mixed = mix(self.heads, &joined, rotation)?; // [rows + tokens, dim]
+        let mixed = mix(self.heads, joined, rotation)?; // [rows + tokens, dim]
         let rows = text.dim(0)?;
         let of_rows = mixed.narrow(0, 0, rows)?;
         let of_tokens = mixed.narrow(0, rows, x.dim(0)?)?;
@@ -195,9 +192,12 @@ impl SingleBlock {
             return Err(Error::input("a modulation of other than three parts"));
         };
         let y = kernels::modulate(x, shift, scale, EPS)?;
-        let mixed = mix(self.heads, &self.projections.forward(&y)?, rotation)?;
-        let wide = self.widen.finished(&y, LinearEpilogue::GeluTanh)?;
-        let both = Tensor::cat(&[mixed, wide], 1)?; // [rows + tokens, dim + inner]
-        self.out.finished(&both, LinearEpilogue::GateAdd { to: x, gate })
+        let mixed = mix(self.heads, self.projections.forward(&y)?, rotation)?;
+        by_rows(x.dim(0)?, |start, count| {
+            let rows = |tensor: &Tensor| tensor.narrow(0, start, count);
+            let wide = self.widen.finished(&rows(&y)?, LinearEpilogue::GeluTanh)?;
+            let both = Tensor::cat(&[rows(&mixed)?, wide], 1)?; // [count, dim + inner]
+            self.out.finished(&both, LinearEpilogue::GateAdd { to: &rows(x)?, gate })
+        })
     }
 }

@@ -5,7 +5,7 @@ use kino_kernels::{self as kernels, LinearEpilogue};
 
 use super::TransformerConfig;
 use crate::error::Result;
-use crate::weight::{Heads, Linear, RmsNorm, Weights};
+use crate::weight::{FeedForward, Heads, Linear, RmsNorm, Weights};
 
 /// Epsilon of the norms of queries and keys.
 const QK_EPS: f64 = 1e-5;
@@ -84,23 +84,20 @@ pub(super) struct Block {
     own: Query,
     own_keys: BlockText,
     text: Query,
-    widen: Linear,
-    narrow: Linear,
+    feed: FeedForward,
     eps: f64,
 }
 
 impl Block {
     pub(super) fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
         let dim = config.dim();
-        let feed = weights.scope("ff.net");
         Ok(Self {
             table: weights.get_as("scale_shift_table", (6, dim), DType::F32)?.unsqueeze(0)?,
             ones: Tensor::ones(dim, DType::F32, weights.device())?,
             own: Query::load(config, &weights.scope("attn1"))?,
             own_keys: BlockText::of(config, &weights.scope("attn1"))?,
             text: Query::load(config, &weights.scope("attn2"))?,
-            widen: Linear::load(&feed.scope("0.proj"), dim, 4 * dim)?,
-            narrow: Linear::load(&feed.scope(2), 4 * dim, dim)?,
+            feed: FeedForward::load(&weights.scope("ff"), dim, 4 * dim)?,
             eps: config.norm_eps,
         })
     }
@@ -121,12 +118,10 @@ impl Block {
     ) -> Result<Tensor> {
         let y = self.normed(x, &modulation.part(0)?, &modulation.part(1)?)?;
         let gate = modulation.part(2)?;
-        let x = self.attend(&y, clips, rotation, LinearEpilogue::GateAdd { to: x, gate: &gate })?;
+        let x = self.attend(y, clips, rotation, LinearEpilogue::GateAdd { to: x, gate: &gate })?;
         let x = self.attend_text(&x, clips)?;
         let y = self.normed(&x, &modulation.part(3)?, &modulation.part(4)?)?;
-        let y = self.widen.finished(&y, LinearEpilogue::GeluTanh)?;
-        let gate = modulation.part(5)?;
-        self.narrow.finished(&y, LinearEpilogue::GateAdd { to: &x, gate: &gate })
+        self.feed.gate_add(&y, &x, &modulation.part(5)?)
     }
 
     /// RMS norm without weights, then ·(1 + scale) + shift. Shapes: `x` `[tokens, dim]`, `shift` and
@@ -146,7 +141,7 @@ impl Block {
     /// Self-attention within each clip, and what `epilogue` makes of it.
     fn attend(
         &self,
-        y: &Tensor,
+        y: Tensor,
         clips: &[Clip<'_>],
         (cos, sin): (&Tensor, &Tensor),
         epilogue: LinearEpilogue<'_>,
@@ -157,15 +152,17 @@ impl Block {
             let whole = normed.unsqueeze(1)?; // [tokens, 1, dim]
             heads.split(&kernels::rope_interleaved(&whole, cos, sin)?)
         };
-        let query = turned(own.norm.forward(&own.query.forward(y)?)?)?;
-        let key = turned(key_norm.forward(&key.forward(y)?)?)?;
-        let value = heads.split(&value.forward(y)?)?; // [tokens, heads, head_dim]
+        let query = turned(own.norm.forward(&own.query.forward(&y)?)?)?;
+        let key = turned(key_norm.forward(&key.forward(&y)?)?)?;
+        let value = heads.split(&value.forward(&y)?)?; // [tokens, heads, head_dim]
+        drop(y);
         let within = |clip: &Clip<'_>| {
             let own_rows = |t: &Tensor| t.narrow(0, clip.start, clip.tokens)?.transpose(0, 1);
             heads.mix(&own_rows(&query)?, &own_rows(&key)?, &own_rows(&value)?)
         };
-        let mixed = clips.iter().map(within).collect::<Result<Vec<_>>>()?;
-        own.out.finished(&joined(mixed)?, epilogue)
+        let mixed = joined(clips.iter().map(within).collect::<Result<Vec<_>>>()?)?;
+        drop((query, key, value));
+        own.out.finished(&mixed, epilogue)
     }
 
     /// Cross-attention of each clip to its text, added to `x`.

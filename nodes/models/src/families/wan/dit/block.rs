@@ -6,7 +6,7 @@ use kino_kernels::{self as kernels, LinearEpilogue};
 use super::condition::{Modulation, ProjectedText};
 use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
-use crate::weight::{Heads, Linear, RmsNorm, Weights};
+use crate::weight::{FeedForward, Heads, Linear, RmsNorm, Weights};
 
 /// The tokens of one clip among the packed ones, and what they are led by in this block.
 pub(super) struct Clip<'a> {
@@ -82,8 +82,7 @@ pub(super) struct Block {
     own: Attention,
     text: Query,
     text_norm: Option<(Tensor, Tensor)>, // weight and bias, f32
-    widen: Linear,
-    narrow: Linear,
+    feed: FeedForward,
     eps: f64,
 }
 
@@ -96,14 +95,12 @@ impl Block {
             .cross_attn_norm
             .then(|| Ok::<_, Error>((norm("weight")?, norm("bias")?)))
             .transpose()?;
-        let feed = weights.scope("ffn.net");
         Ok(Self {
             table: weights.get_as("scale_shift_table", (1, 6, dim), DType::F32)?,
             own: Attention::load(config, &weights.scope("attn1"))?,
             text: Query::load(config, &weights.scope("attn2"))?,
             text_norm,
-            widen: Linear::load(&feed.scope("0.proj"), dim, config.ffn_dim)?,
-            narrow: Linear::load(&feed.scope(2), config.ffn_dim, dim)?,
+            feed: FeedForward::load(&weights.scope("ffn"), dim, config.ffn_dim)?,
             eps: config.eps,
         })
     }
@@ -125,49 +122,51 @@ impl Block {
         let (shift, scale) = (modulation.part(0)?, modulation.part(1)?);
         let y = kernels::modulate(x, &shift, &scale, self.eps)?;
         let gate = modulation.part(2)?;
-        let x = self.attend(&y, clips, rotation, LinearEpilogue::GateAdd { to: x, gate: &gate })?;
+        let x = self.attend(y, clips, rotation, LinearEpilogue::GateAdd { to: x, gate: &gate })?;
         let y = match &self.text_norm {
             Some((weight, bias)) => kernels::layer_norm(&x, Some(weight), Some(bias), self.eps)?,
             None => x.clone(),
         };
-        let x = self.attend_text(&y, clips, LinearEpilogue::Add(&x))?;
+        let x = self.attend_text(y, clips, LinearEpilogue::Add(&x))?;
         let (shift, scale) = (modulation.part(3)?, modulation.part(4)?);
         let y = kernels::modulate(&x, &shift, &scale, self.eps)?;
-        let y = self.widen.finished(&y, LinearEpilogue::GeluTanh)?;
-        let gate = modulation.part(5)?;
-        self.narrow.finished(&y, LinearEpilogue::GateAdd { to: &x, gate: &gate })
+        self.feed.gate_add(&y, &x, &modulation.part(5)?)
     }
 
     /// Self-attention within each clip, and what `epilogue` makes of it.
     fn attend(
         &self,
-        y: &Tensor,
+        y: Tensor,
         clips: &[Clip<'_>],
         rotation: (&Tensor, &Tensor),
         epilogue: LinearEpilogue<'_>,
     ) -> Result<Tensor> {
         let Attention { query: asking, key, key_norm, value } = &self.own;
         let heads = asking.heads;
-        let query = asking.norm.rotated(&asking.query.forward(y)?, heads.count, rotation)?;
-        let key = key_norm.rotated(&key.forward(y)?, heads.count, rotation)?;
-        let value = heads.split(&value.forward(y)?)?; // [tokens, heads, head_dim]
+        let query = asking.norm.rotated(&asking.query.forward(&y)?, heads.count, rotation)?;
+        let key = key_norm.rotated(&key.forward(&y)?, heads.count, rotation)?;
+        let value = heads.split(&value.forward(&y)?)?; // [tokens, heads, head_dim]
+        drop(y);
         let within = |clip: &Clip<'_>| {
             let own_rows = |t: &Tensor| t.narrow(0, clip.start, clip.tokens)?.transpose(0, 1);
             heads.mix(&own_rows(&query)?, &own_rows(&key)?, &own_rows(&value)?)
         };
-        asking.out.finished(&joined(clips.iter().map(within))?, epilogue)
+        let mixed = joined(clips.iter().map(within))?;
+        drop((query, key, value));
+        asking.out.finished(&mixed, epilogue)
     }
 
     /// Cross-attention of each clip to its text, and to pictures where there are any: each for
     /// itself, and their sum. Zero rows of the text are not masked.
     fn attend_text(
         &self,
-        y: &Tensor,
+        y: Tensor,
         clips: &[Clip<'_>],
         epilogue: LinearEpilogue<'_>,
     ) -> Result<Tensor> {
         let (text, heads) = (&self.text, self.text.heads);
-        let query = heads.split(&text.forward(y)?)?;
+        let query = heads.split(&text.forward(&y)?)?;
+        drop(y);
         let to_text = |clip: &Clip<'_>| {
             let query = query.narrow(0, clip.start, clip.tokens)?.transpose(0, 1)?;
             let BlockContext { text: (key, value), text_bias, image } = clip.context;
@@ -180,7 +179,9 @@ impl Block {
                 None => Ok(mixed),
             }
         };
-        text.out.finished(&joined(clips.iter().map(to_text))?, epilogue)
+        let mixed = joined(clips.iter().map(to_text))?;
+        drop(query);
+        text.out.finished(&mixed, epilogue)
     }
 }
 
