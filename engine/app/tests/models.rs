@@ -545,6 +545,8 @@ fn types_are_shown_with_their_shares() {
     };
     let (told, json) = shown(None);
     assert!(told.contains("%, F8_E4M3 without scales 1"), "{told}");
+    // A file has no tokenizer beside it.
+    assert!(told.contains("the tokenizer of UMT5 is the one that kino brings"), "{told}");
     assert_eq!(json["parts"][0]["fp8_scales"], false, "{json}");
     let (told, json) = shown(Some(0.5));
     assert!(told.contains("%, F8_E4M3 with scales 1"), "{told}");

@@ -16,7 +16,7 @@ mod tokens;
 
 pub(crate) use brought::tokenizers as brought_tokenizers;
 pub use config::{Padding, PromptForm, TextConfig, TokenizerConfig};
-pub(crate) use detect::{detect, tokenizer_of as tokenizer};
+pub(crate) use detect::detect;
 pub use encoder::T5Encoder;
 pub use rows::distinct_rows;
 pub(crate) use single::single_form;

@@ -142,14 +142,6 @@ pub(crate) fn detect(files: &PartFiles, form: &PromptForm) -> Option<DetectedPar
     Some(DetectedPart::new(form.encoder, config, rename).with_originals(originals))
 }
 
-/// The tokenizer for such an encoder: see [`tokenizer`].
-///
-/// # Errors
-/// When it cannot be unpacked.
-pub(crate) fn tokenizer_of(form: &PromptForm) -> Result<Vec<(String, Vec<u8>)>> {
-    tokenizer(form.model_type, form.tokenizer, form.max_rows)
-}
-
 /// The tokenizer for an encoder of this type that reads so many tokens, as files of a model in a
 /// folder: path and contents.
 ///

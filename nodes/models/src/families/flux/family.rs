@@ -90,19 +90,7 @@ impl Family for Flux {
         let index = folder.map(|folder| folder.json("model_index.json")).transpose()?;
         let has = |path: &str| folder.is_some_and(|folder| folder.contains(path));
         let made = detect::complete(parts, index, has("scheduler/scheduler_config.json"));
-        let mut configs = written(made);
-        for (part, _) in parts {
-            match *part {
-                part_names::TEXT_ENCODER if !has("tokenizer/tokenizer_config.json") => {
-                    configs.extend(text::clip::tokenizer(TOKENIZER)?);
-                }
-                part_names::TEXT_ENCODER_2 if !has("tokenizer_2/tokenizer_config.json") => {
-                    configs.extend(text::tokenizer(&PROMPTS)?);
-                }
-                _ => {}
-            }
-        }
-        Ok(configs)
+        Ok(written(made))
     }
 
     /// The label is that of ComfyUI-GGUF's converter. An autoencoder keeps the names of diffusers,

@@ -25,7 +25,7 @@ use crate::model::{
     RunSize, TextEncoderSpec, TimestepInput, VideoVae,
 };
 use crate::sampling::SchedulerConfig;
-use crate::text::{self, PromptForm, T5Spec};
+use crate::text::{self, T5Spec};
 use crate::tile::Tile;
 use crate::weight::{WIDENED_ROWS, Weights};
 
@@ -87,16 +87,7 @@ impl Family for Ltx {
         let index = folder.map(|folder| folder.json("model_index.json")).transpose()?;
         let has = |path: &str| folder.is_some_and(|folder| folder.contains(path));
         let made = detect::complete(parts, index, has("scheduler/scheduler_config.json"));
-        let mut configs = written(made);
-        let is_text = |(part, _): &(&str, Value)| *part == PROMPTS.encoder;
-        let has_tokenizer = ["tokenizer.json", "spiece.model"]
-            .iter()
-            .any(|name| has(&format!("{}/{name}", PROMPTS.tokenizer)));
-        if parts.iter().any(is_text) && !has_tokenizer {
-            // As many rows as either pipeline reads: each takes its own share.
-            configs.extend(text::tokenizer(&PromptForm { max_rows: 512, ..PROMPTS })?);
-        }
-        Ok(configs)
+        Ok(written(made))
     }
 
     /// The label is that of ComfyUI-GGUF's converter; of files of autoencoders none is agreed on, and

@@ -106,15 +106,8 @@ impl Family for Wan {
         let has = |path: &str| folder.is_some_and(|folder| folder.contains(path));
         let made = detect::complete(parts, index, has("scheduler/scheduler_config.json"));
         let mut configs = written(made);
-        for (part, config) in parts {
-            match *part {
-                part_names::TEXT_ENCODER if !has("tokenizer/tokenizer.json") => {
-                    configs.extend(text::tokenizer(&PROMPTS)?);
-                }
-                part_names::IMAGE_ENCODER => configs.push(image::processor(config)),
-                _ => {}
-            }
-        }
+        let images = parts.iter().filter(|(part, _)| *part == part_names::IMAGE_ENCODER);
+        configs.extend(images.map(|(_, config)| image::processor(config)));
         Ok(configs)
     }
 
