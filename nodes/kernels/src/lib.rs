@@ -24,7 +24,7 @@
 //!
 //! On an NVIDIA card (the feature `cuda`) attention, convolutions, the norm and rotation of queries
 //! and keys, and the widening of E4M3 have kernels of our own (`card`); all else is candle's
-//! operations.
+//! operations. Blocks of weights are copied there while others compute ([`CardCopies`]).
 //!
 //! # Numbers
 //!
@@ -107,7 +107,7 @@ pub use blocks::{BlockType, widen_blocks, widen_rows};
 pub use cancel::{
     CancelGuard, IsCancelled, cancellation, cancelled_by, check_cancelled, is_cancelled,
 };
-pub use card::{check_device, device_memory};
+pub use card::{BlockCopied, CardCopies, check_device, device_memory};
 pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};
 pub use e4m3::e4m3;
@@ -132,4 +132,4 @@ pub use tier::{CPU_VARIABLE, check_cpu, has_bf16_products, machine, threads, tie
 pub use warp::{concat_channels, shrink_bilinear, warp};
 
 /// A result of this crate: errors are candle's.
-pub type Result<T> = candle_core::Result<T>;
+pub type Result<T, E = candle_core::Error> = std::result::Result<T, E>;

@@ -1,5 +1,6 @@
 //! Weights as they are computed with, and layers that multiply by whatever a weight is.
 
+mod block_memory;
 mod blocks;
 mod conv;
 mod dense;

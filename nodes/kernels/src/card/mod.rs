@@ -1,7 +1,8 @@
 //! Kernels of our own for NVIDIA's cards, where candle's operations keep too much in memory or
 //! read it too often: attention without a matrix of scores, convolutions whose inputs are read
 //! where they lie, the norm and rotation of queries and keys in one pass, weights of E4M3 widened
-//! where they are multiplied.
+//! where they are multiplied. And copies of weights that go on while the card computes
+//! ([`CardCopies`]).
 //!
 //! The CUDA C lies in `cuda/`; the build script makes PTX of it, which the driver compiles for the
 //! card. Each function here gives none where its kernel does not take the operands (another device,
@@ -9,28 +10,92 @@
 //! operations do the same ([`crate::composite`]). [`launch`] says with what a kernel is started, so
 //! that the tests start an emulation with the same ([`emulated`]).
 
+#[cfg(any(feature = "cuda", test))]
+mod copies;
+#[cfg(feature = "cuda")]
+mod copy_stream;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(test)]
 mod emulated;
 #[cfg(any(feature = "cuda", test))]
 mod launch;
+#[cfg(test)]
+mod simulated;
 
+#[cfg(feature = "cuda")]
+pub use copy_stream::{BlockCopied, CardCopies};
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::{attention, conv_sum, rms_norm_rope, widen_e4m3};
 #[cfg(feature = "cuda")]
 pub use cuda::{check_device, device_memory};
 #[cfg(not(feature = "cuda"))]
-pub(crate) use without::{attention, conv_sum, rms_norm_rope, widen_e4m3};
+pub use without::{BlockCopied, CardCopies, check_device, device_memory};
 #[cfg(not(feature = "cuda"))]
-pub use without::{check_device, device_memory};
+pub(crate) use without::{attention, conv_sum, rms_norm_rope, widen_e4m3};
 
 /// What stands for the kernels in a build without them.
 #[cfg(not(feature = "cuda"))]
 mod without {
-    use candle_core::{DType, Device, Tensor};
+    use std::ops::Range;
+
+    use candle_core::{DType, Device, Error, Tensor};
 
     use crate::{ConvInput, ConvWeights, Epilogue, Result};
+
+    /// Copies of blocks of weights to an NVIDIA card, beside what it computes: there are none.
+    #[derive(Debug)]
+    pub enum CardCopies {}
+
+    /// Where the copies of a block end.
+    pub enum BlockCopied {}
+
+    impl CardCopies {
+        /// Copies to a device; none where it is no card, or one without what they need.
+        pub fn new(_: &Device) -> Option<Self> {
+            None
+        }
+
+        /// A block of which `load` makes the tensors, and where their copies end.
+        ///
+        /// # Errors
+        /// When `load` fails, or the card.
+        pub fn block<T, E: From<Error>>(
+            &self,
+            _: impl FnOnce() -> Result<T, E>,
+        ) -> Result<(T, BlockCopied), E> {
+            match *self {}
+        }
+
+        /// A tensor on the card of the numbers that `fill` gives.
+        ///
+        /// # Errors
+        /// When `fill` fails, or the card.
+        pub fn tensor<E: From<Error>>(
+            &self,
+            _: DType,
+            _: &[usize],
+            _: impl FnMut(Range<usize>, &mut [u8]) -> Result<(), E>,
+        ) -> Result<Tensor, E> {
+            match *self {}
+        }
+
+        /// Before the first kernel of a block.
+        ///
+        /// # Errors
+        /// When the card fails.
+        pub fn compute_behind(&self, _: &BlockCopied) -> Result<()> {
+            match *self {}
+        }
+
+        /// When blocks that were computed with were let go.
+        ///
+        /// # Errors
+        /// When the card fails.
+        pub fn let_go(&self) -> Result<()> {
+            match *self {}
+        }
+    }
 
     /// Whether the kernels of this crate can be used on a device.
     ///

@@ -1,9 +1,9 @@
 //! Blocks of a network: all in memory, or some of them read from their files ahead of use.
 //!
 //! A network that keeps its layers in a [`Blocks`] runs in less memory than its weights take. One
-//! thread a pass reads the blocks that do not stay, in order, and makes them ready for use while
-//! the one before computes (double buffering): two of them are in memory at a time. Which blocks
-//! stay is no business of the network's, and changes no number.
+//! thread a pass reads the blocks that do not stay, in order, and makes them ready for use, or has
+//! them copied to a card, while the one before computes (double buffering): two of them are in
+//! memory at a time. Which blocks stay is no business of the network's, and changes no number.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kino_kernels::{self as kernels, Recycler};
+use kino_kernels as kernels;
 
+use super::block_memory::{BlockMemory, IdleCopies, ReadBlock};
 use super::residency::BlockList;
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -24,14 +25,15 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Threads that make blocks of weights: while one waits for what is small, the other goes on.
 const LOADERS: usize = 2;
 
-/// What makes a block, by its number, in memory that others left.
-type Load<T> = Arc<dyn Fn(usize, &Recycler) -> Result<T> + Send + Sync>;
+/// What makes a block, by its number, in the memory of a pass.
+type Load<T> = Arc<dyn Fn(usize, &BlockMemory) -> Result<T> + Send + Sync>;
 
 /// Blocks of one kind, in order.
 pub struct Blocks<T> {
     /// Those that stay.
     kept: Vec<Option<T>>,
     load: Load<T>,
+    copies: IdleCopies,
 }
 
 impl<T: Send + 'static> Blocks<T> {
@@ -45,11 +47,12 @@ impl<T: Send + 'static> Blocks<T> {
         list: BlockList,
         load: impl Fn(usize, &Weights) -> Result<T> + Send + Sync + 'static,
     ) -> Result<Self> {
+        let copies = IdleCopies::new(weights.device());
         if weights.is_probing() {
             let kept = weights.ask_for_blocks(list, &load)?.into_iter().map(Some).collect();
             let gone =
                 |_, _: &_| Err(Error::input("weights that are not read are not computed with"));
-            return Ok(Self { kept, load: Arc::new(gone) });
+            return Ok(Self { kept, load: Arc::new(gone), copies });
         }
         let stays: Vec<usize> =
             (0..list.count).filter(|index| weights.stays(list.name, *index)).collect();
@@ -61,8 +64,8 @@ impl<T: Send + 'static> Blocks<T> {
         // What is read again in every pass is kept for nobody.
         let passing = weights.unstored();
         let again =
-            move |index, memory: &Recycler| load(index, &passing.scope(index).recycling(memory));
-        Ok(Self { kept, load: Arc::new(again) })
+            move |index, memory: &BlockMemory| load(index, &passing.scope(index).placed_in(memory));
+        Ok(Self { kept, load: Arc::new(again), copies })
     }
 
     /// How many there are.
@@ -85,7 +88,7 @@ impl<T: Send + 'static> Blocks<T> {
             range.filter(|index| self.kept.get(*index).is_some_and(Option::is_none)).collect();
         let reader = match numbers.is_empty() {
             true => None,
-            false => Some(Reader::start(Arc::clone(&self.load), numbers)?),
+            false => Some(Reader::start(Arc::clone(&self.load), numbers, self.copies.clone())?),
         };
         Ok(BlockPass { blocks: self, reader })
     }
@@ -131,18 +134,20 @@ impl<T: Send + 'static> BlockPass<'_, T> {
 }
 
 /// A block that was read, or why it was not, with its number.
-type ReadBlock<T> = (usize, Result<T>);
+type Numbered<T> = (usize, Result<ReadBlock<T>>);
 
 /// The thread that reads ahead, until dropped.
 struct Reader<T> {
     stop: Arc<AtomicBool>,
-    blocks: Option<Receiver<ReadBlock<T>>>,
+    blocks: Option<Receiver<Numbered<T>>>,
     thread: Option<JoinHandle<()>>,
+    memory: BlockMemory,
+    copies: IdleCopies,
 }
 
 impl<T: Send + 'static> Reader<T> {
     /// Reads blocks of these numbers, each when the one before was taken.
-    fn start(load: Load<T>, numbers: Vec<usize>) -> Result<Self> {
+    fn start(load: Load<T>, numbers: Vec<usize>, copies: IdleCopies) -> Result<Self> {
         // Without room in between, it waits with the next block until that is taken.
         let (give, blocks) = sync_channel(0);
         let stop = Arc::new(AtomicBool::new(false));
@@ -150,12 +155,13 @@ impl<T: Send + 'static> Reader<T> {
         let cancelled: kernels::IsCancelled = Arc::new(move || {
             told.load(Ordering::Relaxed) || asked.as_ref().is_some_and(|asked| asked())
         });
+        // A block that was computed with leaves its memory to the one after the next.
+        let memory = copies.begin_pass();
+        let of_pass = memory.clone();
         let read = move || {
             let _guard = kernels::cancelled_by(cancelled);
-            // A block that was computed with leaves its memory to the one after the next.
-            let memory = Recycler::default();
             for number in numbers {
-                let block = load(number, &memory);
+                let block = of_pass.read(|| load(number, &of_pass));
                 let failed = block.is_err();
                 if give.send((number, block)).is_err() || failed {
                     break;
@@ -166,7 +172,7 @@ impl<T: Send + 'static> Reader<T> {
         let thread = thread.map_err(|error| {
             Error::input(format!("no thread can be started that reads weights: {error}"))
         })?;
-        Ok(Self { stop, blocks: Some(blocks), thread: Some(thread) })
+        Ok(Self { stop, blocks: Some(blocks), thread: Some(thread), memory, copies })
     }
 
     /// The block of this number; those before it are let go.
@@ -174,10 +180,11 @@ impl<T: Send + 'static> Reader<T> {
         let gone = || Error::input(format!("block {index} is not read in this pass"));
         let blocks = self.blocks.as_ref().ok_or_else(gone)?;
         loop {
+            self.memory.let_go()?;
             match blocks.recv_timeout(LOOK) {
                 Ok((_, Err(error))) => return Err(error),
-                Ok((number, block)) if number == index => return block,
-                Ok((number, _)) if number < index => {}
+                Ok((number, Ok(block))) if number == index => return self.memory.take(block),
+                Ok((number, block)) if number < index => drop(block),
                 Ok(_) | Err(RecvTimeoutError::Disconnected) => return Err(gone()),
                 Err(RecvTimeoutError::Timeout) => kernels::check_cancelled()?,
             }
@@ -194,6 +201,7 @@ impl<T> Drop for Reader<T> {
             // to whoever waited for the block.
             let _ = thread.join();
         }
+        self.copies.end_pass(&self.memory);
     }
 }
 

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use candle_core::{DType, Device, Tensor};
 
 use super::dense::Adapter;
-use super::read;
+use super::read::{self, Target};
 use crate::checkpoint::PartFiles;
 use crate::error::{Error, Result};
 
@@ -489,7 +489,7 @@ impl LoraMatch {
         dtype: DType,
         device: &Device,
     ) -> Result<Lora> {
-        let tensor = |name: &String| read::tensor(&own.find(name)?, dtype, device);
+        let tensor = |name: &String| read::tensor(&own.find(name)?, dtype, Target::of(device));
         let mut lora = Lora { low_rank: HashMap::new(), differences: HashMap::new() };
         for change in &self.changes {
             let Layer { down, up, up_bias, alpha, weight, bias } = &change.tensors;
@@ -541,7 +541,9 @@ fn number(own: &PartFiles, name: &str) -> Result<f64> {
     }
     let value = match read::whole_number(&entry)? {
         Some(whole) => whole as f32,
-        None => read::tensor(&entry, DType::F32, &Device::Cpu)?.reshape(())?.to_scalar()?,
+        None => {
+            read::tensor(&entry, DType::F32, Target::of(&Device::Cpu))?.reshape(())?.to_scalar()?
+        }
     };
     match value {
         value if value.is_finite() => Ok(f64::from(value)),

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
 use kino_kernels::BlockType;
 
+use super::block_memory::BlockMemory;
 use crate::checkpoint::{DataFile, StoredType, TensorEntry};
 use crate::error::{Error, Result};
 
@@ -16,7 +17,39 @@ const PIECE: usize = 1 << 16;
 /// The longest tensor of bytes that is read as a text.
 const LONGEST_TEXT: usize = 1 << 16;
 
-/// A stored tensor as `dtype` on `device`.
+/// Where a tensor is to lie.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) device: &'a Device,
+    /// Of a pass over blocks.
+    pub(super) memory: Option<&'a BlockMemory>,
+}
+
+impl<'a> Target<'a> {
+    /// Memory of its own, on a device.
+    pub(super) fn of(device: &'a Device) -> Self {
+        Self { device, memory: None }
+    }
+
+    /// A tensor of the numbers that `fill` gives, a range at a time.
+    fn tensor<T: WithDType + bytemuck::Pod>(
+        self,
+        shape: &[usize],
+        file: &DataFile,
+        mut fill: impl FnMut(Range<usize>, &mut [T]) -> Result<()>,
+    ) -> Result<Tensor> {
+        let as_bytes = |range, bytes: &mut [u8]| fill(range, bytemuck::cast_slice_mut(bytes));
+        let copied = self.memory.and_then(|memory| memory.copied(T::DTYPE, shape, as_bytes));
+        if let Some(tensor) = copied {
+            return tensor;
+        }
+        let mut values = zeros::<T>(shape.iter().product(), file)?;
+        fill(0..values.len(), &mut values)?;
+        Ok(Tensor::from_vec(values, shape, self.device)?)
+    }
+}
+
+/// A stored tensor as `dtype` where it is to lie.
 ///
 /// What is stored in eight bits a number, or in blocks, can be had as U8, too: its bytes, `[rows,
 /// bytes of a row]`, where rows are whole blocks.
@@ -27,17 +60,17 @@ const LONGEST_TEXT: usize = 1 << 16;
 /// # Errors
 /// When the file was changed or cannot be read, there is no memory for the tensor, or the stored
 /// type is not read.
-pub(super) fn tensor(entry: &TensorEntry<'_>, dtype: DType, device: &Device) -> Result<Tensor> {
+pub(super) fn tensor(entry: &TensorEntry<'_>, dtype: DType, target: Target<'_>) -> Result<Tensor> {
     let stored = check_type(entry)?;
     let read = match (dtype, stored) {
         (DType::U8, StoredType::Plain(DType::F8E4M3) | StoredType::Int8) => {
-            bytes(entry, entry.shape, device)
+            bytes(entry, entry.shape, target)
         }
-        (DType::U8, StoredType::Blocks(blocks)) => bytes(entry, &row_bytes(entry, blocks)?, device),
+        (DType::U8, StoredType::Blocks(blocks)) => bytes(entry, &row_bytes(entry, blocks)?, target),
         // What these stand for, only tensors beside them say.
         (_, StoredType::Int8) => Err(type_error(entry)),
-        (DType::F32, _) => build::<f32>(entry, stored, device),
-        (DType::BF16, _) => build::<bf16>(entry, stored, device),
+        (DType::F32, _) => build::<f32>(entry, stored, target),
+        (DType::BF16, _) => build::<bf16>(entry, stored, target),
         (other, _) => Err(Error::ComputeType(other)),
     }?;
     entry.file.check_unchanged()?;
@@ -61,9 +94,7 @@ pub(super) fn rows<T: Element>(
         let name = entry.named();
         return Err(Error::input(format!("{name} has {all} rows: {rows:?} are none of them")));
     }
-    let skipped = (rows.start * inner * stored.size_in_bytes()) as u64;
-    let part = TensorEntry { offset: entry.offset + skipped, ..*entry };
-    fill(&part, StoredType::Plain(stored), values)?;
+    fill_from(entry, StoredType::Plain(stored), rows.start * inner, values)?;
     entry.file.check_unchanged()
 }
 
@@ -170,12 +201,32 @@ impl Element for bf16 {
 fn build<T: Element>(
     entry: &TensorEntry<'_>,
     stored: StoredType,
-    device: &Device,
+    target: Target<'_>,
 ) -> Result<Tensor> {
-    let count: usize = entry.shape.iter().product();
-    let mut values = zeros::<T>(count, entry.file)?;
-    fill(entry, stored, &mut values)?;
-    Ok(Tensor::from_vec(values, entry.shape, device)?)
+    target.tensor(entry.shape, entry.file, |range, values: &mut [T]| {
+        fill_from(entry, stored, range.start, values)
+    })
+}
+
+/// Fills `values` with numbers of a tensor, from the `first` on: of blocks, the first of one.
+fn fill_from<T: Element>(
+    entry: &TensorEntry<'_>,
+    stored: StoredType,
+    first: usize,
+    values: &mut [T],
+) -> Result<()> {
+    let (numbers, bytes) = unit(stored);
+    let skipped = (first / numbers * bytes) as u64;
+    fill(&TensorEntry { offset: entry.offset + skipped, ..*entry }, stored, values)
+}
+
+/// The numbers that are stored together, and in how many bytes.
+fn unit(stored: StoredType) -> (usize, usize) {
+    match stored {
+        StoredType::Int8 | StoredType::E5m2 => (1, 1),
+        StoredType::Plain(dtype) => (1, dtype.size_in_bytes()),
+        StoredType::Blocks(blocks) => (blocks.numbers(), blocks.bytes()),
+    }
 }
 
 /// Fills `values` with numbers, from the first of a tensor on.
@@ -211,12 +262,10 @@ pub(crate) fn pieces(
     each: &mut dyn FnMut(&mut [f32]) -> Result<()>,
 ) -> Result<()> {
     let stored = check_type(entry)?;
-    let (numbers, bytes) = match stored {
-        StoredType::Int8 => return Err(type_error(entry)),
-        StoredType::E5m2 => (1, 1),
-        StoredType::Plain(dtype) => (1, dtype.size_in_bytes()),
-        StoredType::Blocks(blocks) => (blocks.numbers(), blocks.bytes()),
-    };
+    if stored == StoredType::Int8 {
+        return Err(type_error(entry));
+    }
+    let (numbers, bytes) = unit(stored);
     let count: usize = entry.shape.iter().product();
     let mut wide = vec![0.0f32; PIECE_READ.min(count)];
     let mut buffer = vec![0; wide.len() / numbers * bytes];
@@ -260,10 +309,10 @@ fn widened<const N: usize>(bytes: &[u8], wide: &mut [f32], number: impl Fn([u8; 
 }
 
 /// The bytes of a tensor as they are, in this shape.
-fn bytes(entry: &TensorEntry<'_>, shape: &[usize], device: &Device) -> Result<Tensor> {
-    let mut values = zeros::<u8>(shape.iter().product(), entry.file)?;
-    entry.read(entry.offset, &mut values)?;
-    Ok(Tensor::from_vec(values, shape, device)?)
+fn bytes(entry: &TensorEntry<'_>, shape: &[usize], target: Target<'_>) -> Result<Tensor> {
+    target.tensor(shape, entry.file, |range, bytes: &mut [u8]| {
+        entry.read(entry.offset + range.start as u64, bytes)
+    })
 }
 
 /// The numbers of blocks.
@@ -308,4 +357,47 @@ fn zeros<T: Zeroable + Clone>(count: usize, file: &DataFile) -> Result<Vec<T>> {
     })?;
     values.resize(count, T::zeroed());
     Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As tensors are copied to a card.
+    #[test]
+    fn a_tensor_is_read_in_pieces_as_it_is_read_whole() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("weights");
+        let bytes: Vec<u8> =
+            (0..40_000u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let file = DataFile::open(&path, "weights").unwrap();
+        let plain = [DType::F32, DType::F16, DType::BF16, DType::F8E4M3].map(StoredType::Plain);
+        let blocks = [BlockType::Q8_0, BlockType::Q4_K, BlockType::Q5_K, BlockType::Q6_K];
+        let blocks = blocks.map(StoredType::Blocks);
+        for stored in plain.into_iter().chain([StoredType::E5m2]).chain(blocks) {
+            let shape = [9, 256];
+            let entry = TensorEntry {
+                name: "weight",
+                in_file: "weight",
+                is_rows: false,
+                file: &file,
+                shape: &shape,
+                stored: Some(stored),
+                type_name: "",
+                offset: 77,
+                length: 0,
+                past_cache: false,
+            };
+            let mut whole = vec![0f32; 9 * 256];
+            fill(&entry, stored, &mut whole).unwrap();
+            let mut pieces = vec![0f32; whole.len()];
+            for (index, piece) in pieces.chunks_mut(512).enumerate() {
+                fill_from(&entry, stored, index * 512, piece).unwrap();
+            }
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&pieces), bits(&whole), "{stored:?}");
+            assert!(pieces[1024..].iter().any(|x| *x != 0.0), "{stored:?}");
+        }
+    }
 }

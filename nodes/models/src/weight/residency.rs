@@ -9,7 +9,7 @@ use candle_core::DType;
 use crate::checkpoint::PartFiles;
 
 /// The most that is held of a weight while it is read and packed piece by piece: the pieces of all
-/// threads that do that.
+/// threads that do that. On its way to a card it is no more ([`kino_kernels::CardCopies`]).
 const PIECES: u64 = 8 << 20;
 
 /// A list of blocks of one kind, as a network asks for it.

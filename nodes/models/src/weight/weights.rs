@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
-use kino_kernels::{BlockType, PieceWise, Precision, Recycler, WeightScale};
+use kino_kernels::{BlockType, PieceWise, Precision, WeightScale};
 
+use super::block_memory::BlockMemory;
 use super::dense::{Adapter, Scale, Weight};
 use super::lora::Lora;
-use super::read;
+use super::read::{self, Target};
 use super::residency::{AskedBlocks, BlockList, BlockSizes, Residency};
 use crate::checkpoint::{DataFile, ModelFolder, PartFiles, SCALES, StoredType, TensorEntry};
 use crate::error::{Error, Result};
@@ -132,8 +133,8 @@ pub struct Weights {
     residency: Option<Arc<Residency>>,
     /// Whether matrices of eight bits multiply activations that are rounded to as many.
     int8: bool,
-    /// Where memory of matrices comes from and goes to, if it is not the allocator.
-    memory: Option<Recycler>,
+    /// Where memory comes from and goes to, if it is not the allocator.
+    memory: Option<BlockMemory>,
 }
 
 impl Weights {
@@ -199,8 +200,8 @@ impl Weights {
         self
     }
 
-    /// The same weights, whose matrices take the memory that others left in `memory`.
-    pub(super) fn recycling(mut self, memory: &Recycler) -> Self {
+    /// The same weights, to be read into the memory of a pass over blocks.
+    pub(super) fn placed_in(mut self, memory: &BlockMemory) -> Self {
         self.memory = Some(memory.clone());
         self
     }
@@ -371,8 +372,8 @@ impl Weights {
         if stored != StoredType::Int8 {
             self.check_format(&full)?;
         }
-        let own = Recycler::default();
-        let memory = self.memory.as_ref().unwrap_or(&own);
+        let own = BlockMemory::default();
+        let memory = self.memory.as_ref().unwrap_or(&own).recycler();
         let precision = match stored {
             StoredType::Int8 if self.int8 => Precision::Int8,
             StoredType::Blocks(BlockType::Q8_0) if self.int8 => Precision::Int8Blocks,
@@ -520,7 +521,7 @@ impl Weights {
                 found: place.shape.to_vec(),
             });
         }
-        let scale = read::tensor(&place, DType::F32, &Device::Cpu)?.flatten_all()?;
+        let scale = read::tensor(&place, DType::F32, Target::of(&Device::Cpu))?.flatten_all()?;
         if let Some(scale) = scale.to_vec1::<f32>()?.into_iter().find(|scale| !scale.is_finite()) {
             let name = place.named();
             let reason =
@@ -572,7 +573,7 @@ impl Weights {
                 found: place.shape.to_vec(),
             });
         }
-        let scales = read::tensor(&place, DType::F32, &self.device)?.flatten_all()?;
+        let scales = read::tensor(&place, DType::F32, self.target())?.flatten_all()?;
         let scales = if count == out { scales } else { scales.broadcast_as(out)?.contiguous()? };
         Ok((scales, group))
     }
@@ -671,9 +672,14 @@ impl Weights {
         }
         let read = || {
             kino_kernels::check_cancelled()?;
-            read::tensor(&place, dtype, &self.device)
+            read::tensor(&place, dtype, self.target())
         };
         get_or_read(self.store.as_ref().map(|store| &store.tensors), full, dtype, read)
+    }
+
+    /// Where weights are to lie.
+    fn target(&self) -> Target<'_> {
+        Target { device: &self.device, memory: self.memory.as_ref() }
     }
 
     /// Where a weight of this shape lies.
