@@ -3,6 +3,7 @@
 use std::env;
 use std::path::Path;
 
+use kino_session::inventory::{ModelFolders, ModelPlace, model_places};
 use kino_session::settings::{
     SETTINGS, Setting, SettingOrigin, SettingValue, SettingsFile, settings_file,
 };
@@ -27,6 +28,9 @@ pub(crate) fn run(args: &args::Config, screen: &Screen) -> Result<Exit, Failure>
         Some(ConfigAction::Set { name, values }) => {
             let value = SettingsFile::set(&file, name, values)?;
             warn_of_environment(name, screen);
+            if let SettingValue::Folders(paths) = &value {
+                warn_of_missing(&model_places(paths)?, screen);
+            }
             match screen.json {
                 true => screen
                     .print_json(&json!({ "file": file, "name": name, "value": as_json(&value) }))?,
@@ -52,6 +56,20 @@ pub(crate) fn run(args: &args::Config, screen: &Screen) -> Result<Exit, Failure>
         }
     }
     Ok(Exit::Good)
+}
+
+/// Says which folders of models are not there: they may come, as a disk does that is not mounted.
+fn warn_of_missing(places: &ModelFolders, screen: &Screen) {
+    for place in &places.0 {
+        let folder = match place {
+            ModelPlace::Root(folder) => folder,
+            ModelPlace::Kind(of) => &of.folder,
+        };
+        if !folder.exists() {
+            let message = format!("{} is not there; no model is found in it", folder.display());
+            warn_plain(screen, &message, None);
+        }
+    }
 }
 
 /// Says that what was changed does not count, where the environment says something else.

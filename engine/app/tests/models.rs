@@ -359,6 +359,26 @@ fn files_are_found_in_the_folders_of_comfyui() {
     let shown = rig.json(&["models", "show", "hf:org/tiny/nets/x4.safetensors"]);
     assert_eq!(shown["parts"][0]["types"][0]["type"], "F16");
 
+    // Endings in capitals are read, so they are listed; a link to a folder above leads nowhere.
+    let upscalers = place.path("comfy/models/upscale_models");
+    place.write("comfy/models/upscale_models/LOUD.SAFETENSORS", kino_shapes::VIDEO_X4);
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("../upscale_models", upscalers.join("again")).unwrap();
+    let listed = rig.json(&["models", "list"]);
+    let listed: Vec<_> =
+        listed["models"].as_array().unwrap().iter().map(|one| &one["source"]).collect();
+    let count = |name: &str| listed.iter().filter(|source| ***source == name).count();
+    assert_eq!((count("LOUD.SAFETENSORS"), count("x4.safetensors")), (1, 2), "{listed:?}");
+
+    // Folders that are not there are told when they are set; a list that cannot be read is not set.
+    let ran = rig.kino(&["config", "set", "models", "comfy/models", "nowhere"]);
+    assert!(ran.code == 0 && ran.err.contains("nowhere is not there"), "{}", ran.err);
+    place.write("bad.yaml", "comfyui:\n\tx: y\n");
+    let told = rig.ends(2, &["config", "set", "models", "bad.yaml"]);
+    assert!(told.contains("bad.yaml"), "{told}");
+    assert!(rig.ends(0, &["config"]).contains("nowhere"), "what was set before stays");
+    rig.ends(0, &["config", "set", "models", "comfy/models", "comfy/extra_model_paths.yaml"]);
+
     // What is no such file is told with its line by whatever command.
     place.write("comfy/extra_model_paths.yaml", "mine:\n    vae: [a, b]\n");
     let told = rig.ends(2, &["plan", "large.ron"]);
@@ -387,6 +407,59 @@ fn what_is_at_hand_is_listed_and_shown() {
     fs::write(&config, text.to_string()).unwrap();
     let told = rig.ends(1, &["models", "show", "tiny"]);
     assert!(told.contains("fault transformer: ") && told.contains("has no weight `"), "{told}");
+    // Nothing is converted that is not whole.
+    let convert = ["models", "convert", "tiny", "tiny.gguf", "--part", "transformer"];
+    let told = rig.ends(2, &convert);
+    assert!(told.contains("has no weight `") && !rig.place.path("tiny.gguf").exists(), "{told}");
+    // Nor is a weight passed over that the config does not know of.
+    text["num_layers"] = (text["num_layers"].as_u64().unwrap() - 2).into();
+    fs::write(&config, text.to_string()).unwrap();
+    let told = rig.ends(1, &["models", "show", "tiny"]);
+    assert!(told.contains("weights that it does not read: `blocks."), "{told}");
+}
+
+/// What a file was made with names what has changed since, and not what was copied or touched.
+#[test]
+fn a_record_tells_which_model_has_changed() {
+    let rig = Rig::new();
+    let place = &rig.place;
+    for (path, bytes) in files() {
+        place.write(&format!("tiny/{path}"), bytes);
+    }
+    place.write("nets/x4.safetensors", kino_shapes::VIDEO_X4);
+    place.write(
+        "graph.ron",
+        "Graph(version: 1, nodes: {\"model\": (op: \"model.load\", with: {\"source\": \"tiny\"}),
+            \"noise\": (op: \"latent.noise\", in: {\"vae\": \"model.vae\"}, with: {\"width\": 32, \"height\": 32,
+                \"frames\": 1, \"seed\": 1}),
+            \"frames\": (op: \"vae.decode\", in: {\"vae\": \"model.vae\", \"latent\": \"noise\"}),
+            \"large\": (op: \"upscale\", in: {\"frames\": \"frames\"}, with: {\"factor\": 4,
+                \"model\": \"nets/x4.safetensors\"}),
+            \"file\": (op: \"image.write\", in: {\"frames\": \"large\"}, with: {\"path\": \"large.png\"})})",
+    );
+    rig.ends(0, &["run", "graph.ron"]);
+    let shown = rig.ends(0, &["show", "out/large.png"]);
+    place.write("again.ron", &shown);
+    let changed = || {
+        let ran = rig.kino(&["plan", "again.ron", "--out", "again"]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let of = |name: &str| ran.err.contains(&format!("`{name}` has changed since"));
+        (of("tiny"), of("nets/x4.safetensors"))
+    };
+    assert_eq!(changed(), (false, false));
+    // The same bytes, written anew.
+    for (path, bytes) in files() {
+        place.write(&format!("tiny/{path}"), bytes);
+    }
+    place.write("nets/x4.safetensors", kino_shapes::VIDEO_X4);
+    assert_eq!(changed(), (false, false));
+    let weights = place.path("tiny/vae/diffusion_pytorch_model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    // Of long files samples of every tensor are looked at.
+    let end = bytes.len() - 65_536..;
+    bytes[end].iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(&weights, bytes).unwrap();
+    assert_eq!(changed(), (true, false));
 }
 
 /// A file of the reference values.

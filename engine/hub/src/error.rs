@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The network is not to be used.
-    #[error("HF_HUB_OFFLINE is set, and {0} is not in the cache")]
+    #[error("HF_HUB_OFFLINE is set, so that nothing of {0} is fetched")]
     Offline(String),
     /// `HF_ENDPOINT` is no address.
     #[error("HF_ENDPOINT={0} is no address")]

@@ -297,7 +297,10 @@ fn what_is_not_there_is_told_by_its_name() {
     let access = HubAccess { cache: offline, ..rig.access.clone() };
     rig.hub.taken();
     let error = pull(&access, &rig.request("hf:org/tiny"), &|_| {}, &|| false).unwrap_err();
-    assert_eq!(error.to_string(), "HF_HUB_OFFLINE is set, and hf:org/tiny is not in the cache");
+    assert_eq!(
+        error.to_string(),
+        "HF_HUB_OFFLINE is set, so that nothing of hf:org/tiny is fetched"
+    );
     assert!(rig.hub.taken().is_empty());
     let access = HubAccess { endpoint: "http://127.0.0.1:9".into(), ..rig.access.clone() };
     let error = pull(&access, &rig.request("hf:org/tiny"), &|_| {}, &|| false).unwrap_err();

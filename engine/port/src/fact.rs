@@ -219,10 +219,20 @@ pub struct PlannedRead {
     pub path: String,
     /// The hash of its contents, in hexadecimal.
     pub hash: String,
+    /// That of its contents alone, where `hash` is also of what else tells it from others, such as
+    /// when its files were touched; else empty.
+    pub content: String,
     /// What was hashed. A step whose files are not like this any more when it has run fails, as
     /// its result is not that of its key. Empty where the node itself sees to that, and where
     /// nothing can change.
     pub files: Vec<PlannedFile>,
+}
+
+impl PlannedRead {
+    /// The hash of its contents that a copy has, too.
+    pub fn content(&self) -> &str {
+        if self.content.is_empty() { &self.hash } else { &self.content }
+    }
 }
 
 /// Why a node cannot run with what it is given.

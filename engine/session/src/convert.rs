@@ -10,7 +10,7 @@ use kino_models::checkpoint::{Checkpoint, ModelFiles, SingleFormat, part_names};
 pub use kino_models::convert::ConvertTo;
 use kino_models::convert::{Conversion, Destination};
 use kino_models::families::{Families, open_folder};
-use kino_nodes::path_of_read;
+use kino_nodes::{OpenModel, path_of_read};
 use kino_port::format_bytes;
 use kino_world::AtomicFile;
 use kino_world::hub::HubModel;
@@ -85,6 +85,7 @@ pub fn convert(
     let families = Families::default();
     let checkpoint = open(settings, &families, &request.source)?;
     let parts = chosen(request, &checkpoint, form)?;
+    let checkpoint = whole(&families, checkpoint, &parts)?;
     let mut planned = Vec::new();
     for name in &parts {
         let conversion = Conversion::plan(&families, &checkpoint, name, (form, request.to));
@@ -210,6 +211,19 @@ fn open(settings: &Settings, families: &Families, source: &str) -> Result<Checkp
         return folder.and_then(|folder| open_folder(&folder)).map_err(of_models);
     }
     families.open_file(&path).map_err(of_models)
+}
+
+/// The same, where these parts lack no weight. What cannot be read at all is told by who plans.
+fn whole(families: &Families, of: Checkpoint, parts: &[String]) -> Result<Checkpoint> {
+    let Ok(model) = families.read(&of) else { return Ok(of) };
+    let OpenModel { checkpoint, faults, .. } = OpenModel::new(of, model);
+    match faults.into_iter().find(|(part, _)| parts.iter().any(|chosen| chosen == part)) {
+        None => Ok(checkpoint),
+        Some((_, fault)) => {
+            let hint = "it is damaged, or a piece of a model: get it whole, then convert it";
+            Err(Error::usage(fault).advising(hint))
+        }
+    }
 }
 
 /// The parts that are written.

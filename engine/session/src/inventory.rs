@@ -302,14 +302,22 @@ impl FoundModel {
 /// # Errors
 /// When such a file cannot be read, or says something else.
 pub fn model_folders(settings: &Settings) -> Result<ModelFolders> {
+    model_places(&settings.models())
+}
+
+/// Those that lie at these paths, of which some may be lists of folders.
+///
+/// # Errors
+/// When a list cannot be read.
+pub fn model_places(paths: &[PathBuf]) -> Result<ModelFolders> {
     let mut places = Vec::new();
-    for path in settings.models() {
+    for path in paths {
         let is_list = path.extension().is_some_and(|end| end == "yaml" || end == "yml");
         if !is_list || path.is_dir() {
-            places.push(ModelPlace::Root(path));
+            places.push(ModelPlace::Root(path.clone()));
             continue;
         }
-        let folders = extra_model_paths(&path).map_err(|error| {
+        let folders = extra_model_paths(path).map_err(|error| {
             let hint = error.hint().unwrap_or("the setting `models` names it").to_owned();
             Error::usage(error.to_string()).advising(hint)
         })?;
@@ -335,7 +343,7 @@ pub fn list(settings: &Settings) -> Result<Vec<FoundModel>> {
             ModelPlace::Kind(of) => (&of.folder, true),
         };
         let mut paths = Vec::new();
-        walk(root, DEPTH, &mut left, &mut paths);
+        walk((root, &mut Vec::new()), DEPTH, &mut left, &mut paths);
         paths.sort();
         for path in paths {
             // One that a link leads to, or another setting, is told once.
@@ -418,27 +426,40 @@ fn parts_of(model: &Model) -> impl Iterator<Item = &'static str> {
 
 /// Whether a name is one of a file of weights that is read.
 fn is_weights(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end == "safetensors" || end == "gguf")
+    let is = |ending: &str| path.extension().is_some_and(|end| end.eq_ignore_ascii_case(ending));
+    is("safetensors") || is("gguf")
 }
 
-/// The models in the diffusers layout and the files of weights below a folder.
-fn walk(folder: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>) {
+/// The models in the diffusers layout and the files of weights below a folder, which lies within
+/// `above`. A link to one of those leads nowhere else.
+fn walk(
+    (folder, above): (&Path, &mut Vec<PathBuf>),
+    depth: usize,
+    left: &mut usize,
+    found: &mut Vec<PathBuf>,
+) {
     if folder.join("model_index.json").is_file() {
         found.push(folder.to_owned());
         return;
     }
+    let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    if above.contains(&real) {
+        return;
+    }
+    above.push(real);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if *left == 0 {
-            return;
+            break;
         }
         *left -= 1;
         let path = entry.path();
         if path.is_dir() && depth > 0 {
-            walk(&path, depth - 1, left, found);
+            walk((&path, above), depth - 1, left, found);
         } else if is_weights(&path) && path.is_file() {
             found.push(path);
         }
     }
+    above.pop();
 }
 
 /// What a graph writes for a file in a folder of models: in one of a kind, its path in there.

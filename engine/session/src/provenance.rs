@@ -37,7 +37,8 @@ pub struct Provenance {
 pub struct FileRead {
     /// Its path as the graph names it.
     pub path: String,
-    /// The hash of its contents, in hexadecimal.
+    /// The hash of its contents, in hexadecimal; of long files of weights, of their headers and of
+    /// samples of every tensor.
     pub hash: String,
 }
 
@@ -57,7 +58,7 @@ impl Provenance {
             device: device.to_owned(),
             nodes,
             reads: reads
-                .map(|read| FileRead { path: read.path.clone(), hash: read.hash.clone() })
+                .map(|read| FileRead { path: read.path.clone(), hash: read.content().to_owned() })
                 .collect(),
             answers: BTreeMap::new(),
         }

@@ -50,7 +50,7 @@ impl PlannedInput {
             known = read(&mut file)?;
         }
         let files = vec![PlannedFile { path: file.path().to_owned(), stamp: Some(stamp) }];
-        let read = PlannedRead { path: path.to_owned(), hash, files };
+        let read = PlannedRead { path: path.to_owned(), hash, files, ..PlannedRead::default() };
         Ok((PlannedInput { file, read }, known))
     }
 

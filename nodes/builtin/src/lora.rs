@@ -77,13 +77,20 @@ const LOW_NOISE: &str = "low_noise";
 
 /// Which experts are changed: that of high noise levels, that of low ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Experts {
+pub(crate) struct Experts {
     high: bool,
     low: bool,
 }
 
 impl Experts {
     const BOTH: Self = Experts { high: true, low: true };
+    pub(crate) const HIGH: Self = Experts { high: true, low: false };
+    pub(crate) const LOW: Self = Experts { high: false, low: true };
+
+    /// What the name of a file says; both where it says neither.
+    pub(crate) fn said_by(path: &str) -> Self {
+        Self::of("auto", path)
+    }
 
     /// What `part` says; `auto` is what the file's name says.
     fn of(part: &str, path: &str) -> Self {
@@ -93,8 +100,8 @@ impl Experts {
             words.iter().any(|word| *word == expert || *word == format!("{expert}noise"))
         };
         match part {
-            "high" => Experts { high: true, low: false },
-            "low" => Experts { high: false, low: true },
+            "high" => Self::HIGH,
+            "low" => Self::LOW,
             _ if says("high") != says("low") => Experts { high: says("high"), low: says("low") },
             _ => Self::BOTH,
         }

@@ -16,6 +16,7 @@ use kino_world::Folders;
 use crate::error::{is_of_machine, of_model};
 use crate::files::{doubled, model_folders, policy};
 use crate::infer::{InferResult, refuse};
+use crate::lora::Experts;
 use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel, TextHandle};
 use crate::source::{ModelRequest, ModelSource, find_part, folders_of, how_to_complete};
 
@@ -388,21 +389,52 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         files.filter_map(|(port, part, path)| doubled(services, (port, path), folders_of(part)));
     let whole = Some(named.source).filter(|_| named.source_file().is_none());
     let doubles = doubles.chain(whole.and_then(|path| doubled(services, ("source", path), &[])));
-    let read = |path: &str| PlannedRead {
-        path: path.to_owned(),
-        hash: hash.clone(),
-        ..PlannedRead::default()
+    let hex = |hash: [u8; 32]| blake3::Hash::from_bytes(hash).to_hex().to_string();
+    let alone: Vec<&str> = named.files.iter().map(|(part, _)| *part).collect();
+    let read = |path: &str| {
+        let part = named.files.iter().find(|(_, own)| *own == path).map(|(part, _)| *part);
+        let content = match part.and_then(|part| model.checkpoint.part(part).ok()) {
+            Some(files) => files.identity().content,
+            None => model.checkpoint.content(&alone),
+        };
+        let (path, hash) = (path.to_owned(), hash.clone());
+        PlannedRead { path, hash, content: hex(content), ..PlannedRead::default() }
     };
     let left_over = |(part, names): &(&str, String)| {
-        let message = format!("the {} does not read all of its file: {names}", in_words(part));
+        let message = format!("the {} does not read all of its weights: {names}", in_words(part));
         PlanError::at(named.port_of(part), message)
     };
     Ok(StepInfo {
         key: parts.key(&model),
         outputs: vec![fact(parts.text), fact(parts.image), fact(parts.dit), fact(parts.vae)],
         reads: named.paths().map(read).collect(),
-        warnings: model.left_over.iter().map(left_over).chain(doubles).chain(not_int8).collect(),
+        warnings: model
+            .left_over
+            .iter()
+            .map(left_over)
+            .chain(doubles)
+            .chain(not_int8)
+            .chain(swapped(&named))
+            .collect(),
         ..StepInfo::default()
+    })
+}
+
+/// Two experts that stand in each other's place, by the names of their files.
+fn swapped(named: &Named<'_>) -> Option<PlanError> {
+    let own = |part| named.files.iter().find(|(own, _)| *own == part).map(|(_, path)| *path);
+    let high = own(part_names::TRANSFORMER).or(named.source_file())?;
+    let low = own(part_names::LOW_NOISE)?;
+    let is_swapped =
+        Experts::said_by(high) == Experts::LOW || Experts::said_by(low) == Experts::HIGH;
+    is_swapped.then(|| {
+        let message = format!(
+            "by its name, `{high}` is the expert of low noise levels, or `{low}` that of high ones: \
+             the video will be noise if they are swapped"
+        );
+        let hint = "`transformer` (or `source`) is that of high noise levels, `transformer_2` that of \
+                    low ones";
+        PlanError::at(part_names::LOW_NOISE, message).hint(hint)
     })
 }
 

@@ -395,7 +395,7 @@ fn what_is_missing_left_over_or_of_an_unknown_type_is_told_in_the_plan() {
     assert_eq!(errors, "");
     assert_eq!(
         warnings,
-        "Some(\"transformer\"): the transformer does not read all of its file: `blocks.1.gate.weight`, `other`"
+        "Some(\"transformer\"): the transformer does not read all of its weights: `blocks.1.gate.weight`, `other`"
     );
 }
 

@@ -421,6 +421,21 @@ fn what_does_not_fit_is_refused_in_the_plan() {
          its other half [128, 2], but `blocks.0.attn1.to_q.weight` is [64, 64]: it was made for another \
          size of the model"
     );
+    // One layer of two whose halves do not multiply is no layer of another size.
+    let k = "transformer.blocks.0.attn1.to_k";
+    assert_eq!(
+        refused(
+            "damaged.safetensors",
+            &[
+                (&of(q, down), &[2, 64]),
+                (&of(q, up), &[64, 2]),
+                (&of(k, down), &[3, 64]),
+                (&of(k, up), &[64, 2]),
+            ]
+        ),
+        "path: /damaged.safetensors: `transformer.blocks.0.attn1.to_k.lora_A.weight` is [3, 64] and \
+         its other half [64, 2], which do not multiply: download the file again"
+    );
     assert_eq!(
         refused("half.safetensors", &[(&of(q, down), &[2, 64])]),
         "path: /half.safetensors: `transformer.blocks.0.attn1.to_q` has no lora_B (or lora_up): \
@@ -568,7 +583,7 @@ fn adapters_stand_beside_weights_of_eight_bits() {
         candle_core::safetensors::save(tensors, file).unwrap();
         (rig.model(copied.path()).dit, copied)
     };
-    let ((narrow, _kept), (wide, _kept_too)) = (model("fp8", &stored), model("wide", &wide));
+    let ((narrow, _kept), (wide, _kept_too)) = (model("fp8", &stored), model("of-fp8", &wide));
     let bytes = |dit: &Value| dit_of(dit).weight_bytes();
     assert!(2 * bytes(&narrow) < bytes(&wide), "they stay narrow");
     let before = velocity(&rig, &narrow);

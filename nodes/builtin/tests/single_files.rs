@@ -644,7 +644,10 @@ fn messages_name_weights_as_they_stand_in_their_file() {
     let wrapped = |(name, tensor)| (format!("model.diffusion_model.{name}"), tensor);
     let (said, warned, _) = of_file(&more.into_iter().map(wrapped).collect());
     assert_eq!(said, "");
-    assert!(warned.ends_with("file: `model.diffusion_model.blocks.1.ffn.0.gate.bias`"), "{warned}");
+    assert!(
+        warned.ends_with("weights: `model.diffusion_model.blocks.1.ffn.0.gate.bias`"),
+        "{warned}"
+    );
     // A scale that is no number.
     let (mut stored, _) = scaled(&transformer(), Some(0.01), true);
     for (name, Stored(.., bytes)) in &mut stored {

@@ -23,8 +23,8 @@ use crate::{Result, card, composite, math};
 const QUERIES: usize = 96;
 const KEYS: usize = 512;
 const _: () = assert!(are_whole_blocks(QUERIES));
-/// Bytes of keys and values that are packed at a time, where those are of as many heads as there are
-/// threads.
+/// Bytes of keys and values that are packed at a time, where those are of as many heads as there
+/// are threads.
 const PACKED: usize = 16 << 20;
 /// How far rows of scores lie apart: by no power of two, since blocks of rows would share a set of
 /// the first-level cache.
@@ -185,8 +185,8 @@ impl Heads<'_> {
     }
 }
 
-/// Heads whose keys and values are packed at a time, of `[heads, keys, width]` in `number` bytes: as
-/// few as give all threads something to do, unless they are small.
+/// Heads whose keys and values are packed at a time, of `[heads, keys, width]` in `number` bytes:
+/// as few as give all threads something to do, unless they are small.
 pub fn heads_at_once([heads, keys, width]: [usize; 3], number: usize) -> usize {
     let of_head = (2 * number).saturating_mul(keys).saturating_mul(width);
     (PACKED / of_head.max(1)).max(rayon::current_num_threads()).clamp(1, heads.max(1))

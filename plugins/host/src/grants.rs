@@ -193,6 +193,7 @@ impl GrantedFiles {
                         path: shown(&grant),
                         hash: "missing".to_owned(),
                         files,
+                        ..PlannedRead::default()
                     });
                     continue;
                 }
@@ -213,7 +214,8 @@ impl GrantedFiles {
                     _ => &grant,
                 };
                 let files = vec![PlannedFile { path: file.clone(), stamp: Some(stamp) }];
-                reads.push(PlannedRead { path: shown(named), hash, files });
+                let path = shown(named);
+                reads.push(PlannedRead { path, hash, files, ..PlannedRead::default() });
             }
         }
         Ok(reads)

@@ -20,7 +20,7 @@ fn draft(file: &Path) -> Draft {
     let stamp = fs::metadata(file).ok().map(|about| FileStamp::of(&about));
     let files = vec![PlannedFile { path: file.to_owned(), stamp }];
     draft.plan.steps[read as usize].reads =
-        vec![PlannedRead { path: "the file".into(), hash: String::new(), files }];
+        vec![PlannedRead { path: "the file".into(), files, ..PlannedRead::default() }];
     draft
 }
 

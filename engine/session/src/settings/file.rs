@@ -14,6 +14,7 @@ use kino_world::AtomicFile;
 
 use super::{SETTINGS, Setting, SettingKind, SettingOrigin, SettingValue, Settings, meant};
 use crate::error::{Error, Result};
+use crate::inventory::model_places;
 
 /// The name of the file in the user's config folder.
 const NAME: &str = "settings.ron";
@@ -103,6 +104,8 @@ impl SettingsFile {
                         folders.extend(some);
                     }
                 }
+                // Here likewise: a list that cannot be read.
+                model_places(&folders)?;
                 let list: Vec<_> = folders.iter().map(|folder| quoted(folder)).collect();
                 let written = format!("[{}]", list.join(", "));
                 (SettingValue::Folders(folders), written)

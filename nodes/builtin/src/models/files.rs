@@ -165,8 +165,10 @@ impl<S: ?Sized> OpenNetwork<S> {
         match self.source {
             NetworkSource::Embedded { .. } => Vec::new(),
             NetworkSource::File(_) => {
+                let content = self.files.identity().content;
+                let content = blake3::Hash::from_bytes(content).to_hex().to_string();
                 let (path, hash) = (path.to_owned(), self.fingerprint());
-                vec![PlannedRead { path, hash, ..PlannedRead::default() }]
+                vec![PlannedRead { path, hash, content, ..PlannedRead::default() }]
             }
         }
     }

@@ -31,8 +31,8 @@ pub struct OpenModel {
 }
 
 impl OpenModel {
-    /// Looks for what the weights of all parts lack, and for what is left over of their single
-    /// files. Weights in the binary are as its tests found them: whole.
+    /// Looks for what the weights of all parts lack, and for what is left over of them. Weights in
+    /// the binary are as its tests found them: whole.
     pub fn new(checkpoint: Checkpoint, parts: Model) -> Self {
         let is_of_others =
             |part: &str| checkpoint.part(part).is_ok_and(|files| !files.is_in_binary());
@@ -123,7 +123,7 @@ impl Found {
         }
         self.asked.push((part, Arc::clone(&probe)));
         let names = probe.left_over(&files);
-        if checkpoint.is_single(part) && !names.is_empty() {
+        if !names.is_empty() {
             let named: Vec<String> = names.iter().take(NAMED).map(|n| format!("`{n}`")).collect();
             let others = match names.len().checked_sub(NAMED) {
                 None | Some(0) => String::new(),

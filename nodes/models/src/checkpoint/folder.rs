@@ -253,7 +253,7 @@ impl ModelFolder {
         .to_owned();
         hint += &match self.completed_by() {
             commands if commands.is_empty() => {
-                "; put the file there, or get the model anew (`kino models pull OWNER/NAME`)"
+                "; put the file there, or get the model anew (`kino models pull hf:OWNER/NAME`)"
                     .to_owned()
             }
             commands => commands,

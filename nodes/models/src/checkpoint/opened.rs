@@ -48,6 +48,8 @@ pub struct Checkpoint {
     brought: Vec<&'static str>,
     /// Every file with its stamp, to see whether anything changed since.
     stamps: Vec<(String, Option<FileStamp>)>,
+    /// Of configs and weights of the folder, without the stamps of their files.
+    content: [u8; 32],
     fingerprint: [u8; 32],
 }
 
@@ -60,7 +62,7 @@ impl Checkpoint {
     /// When the folder or a config cannot be read.
     pub fn open(folder: &ModelFolder) -> Result<Self> {
         let listed = folder.list()?;
-        let mut hasher = blake3::Hasher::new();
+        let (mut hasher, mut touched) = (blake3::Hasher::new(), blake3::Hasher::new());
         let mut stamps = Vec::new();
         let mut configs = BTreeMap::new();
         for path in listed.iter().filter(|path| is_config(path)).take(MAX_CONFIGS) {
@@ -79,7 +81,7 @@ impl Checkpoint {
                 Ok(files) => {
                     add(&mut hasher, &name, &files.identity().content);
                     let marks = files.files().filter_map(DataFile::stamp).map(file::stamp_bytes);
-                    add(&mut hasher, "stamps", &marks.collect::<Vec<_>>().concat());
+                    add(&mut touched, &name, &marks.collect::<Vec<_>>().concat());
                 }
                 Err(message) => add(&mut hasher, &name, message.as_bytes()),
             }
@@ -87,9 +89,11 @@ impl Checkpoint {
         }
         let weights = listed.iter().filter(|path| is_weights(path));
         stamps.extend(weights.map(|path| (path.clone(), stamp_at(folder, path))));
-        let fingerprint = hasher.finalize().into();
+        let content: [u8; 32] = hasher.finalize().into();
+        touched.update(&content);
+        let fingerprint = touched.finalize().into();
         let (folder, singles, brought) = (Some(folder.clone()), Vec::new(), Vec::new());
-        Ok(Self { folder, singles, configs, parts, brought, stamps, fingerprint })
+        Ok(Self { folder, singles, configs, parts, brought, stamps, content, fingerprint })
     }
 
     /// Puts a model together: what lies in `folder`, but for parts that stand alone in files, with
@@ -111,6 +115,7 @@ impl Checkpoint {
                 parts: BTreeMap::new(),
                 brought: Vec::new(),
                 stamps: Vec::new(),
+                content: [0; 32],
                 fingerprint: [0; 32],
             },
         };
@@ -153,6 +158,21 @@ impl Checkpoint {
     /// The encoders whose tokenizers the model lacks, so that it has those that the engine brings.
     pub fn brought_tokenizers(&self) -> &[&'static str] {
         &self.brought
+    }
+
+    /// What the folder, or a file that stands for the model, holds, but for parts that stand alone
+    /// in other files: a copy has the same, wherever it lies and whenever it was touched.
+    pub fn content(&self, alone: &[&str]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.content);
+        if self.folder.is_none() {
+            let own = self.parts.iter().filter(|(name, _)| !alone.contains(&name.as_str()));
+            for (name, files) in own.filter_map(|(name, files)| Some((name, files.as_ref().ok()?)))
+            {
+                add(&mut hasher, name, &files.identity().content);
+            }
+        }
+        hasher.finalize().into()
     }
 
     /// A hash that changes when the model does: configs, headers and data of the weights (of long

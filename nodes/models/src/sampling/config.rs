@@ -197,11 +197,16 @@ impl SchedulerConfig {
     fn check(&self, folder: &impl ModelFiles) -> Result<()> {
         let refuse = |what: &str| Err(unsupported(folder, Self::FILE, what));
         let Some(kind) = ScheduleKind::of_class(&self.class) else {
-            return refuse(&format!("the scheduler `{}`", self.class));
+            let known: Vec<&str> = ScheduleKind::CLASSES.iter().map(|(name, _)| *name).collect();
+            let known = known.join(", ");
+            return refuse(&format!("the scheduler `{}` (other than {known})", self.class));
         };
         let flow = self.prediction_type.as_deref() == Some("flow_prediction");
         if kind.is_multistep() && !(self.use_flow_sigmas && flow) {
-            return refuse("multistep solvers for other than flow models");
+            return refuse(
+                "a multistep solver for other than flow models (without `use_flow_sigmas: true` and \
+                 `prediction_type: \"flow_prediction\"`)",
+            );
         }
         if kind == ScheduleKind::UniPc && !self.predict_x0 {
             return refuse("UniPC on predictions of the noise");

@@ -227,6 +227,18 @@ impl LoraSpec {
             };
             return Err(invalid(format!("`{name}` has no {missing}: download the file again")));
         }
+        let shape = |name: &Option<String>| files.shape(name.as_deref()?);
+        for layer in layers.values() {
+            let (Some(down), Some(up)) = (shape(&layer.down), shape(&layer.up)) else { continue };
+            let rank = down.first().copied().unwrap_or(0);
+            if rank == 0 || rank != up.iter().skip(1).product::<usize>() {
+                let name = layer.down.as_deref().unwrap_or_default();
+                return Err(invalid(format!(
+                    "`{name}` is {down:?} and its other half {up:?}, which do not multiply: download \
+                     the file again"
+                )));
+            }
+        }
         let alpha = HeaderAlpha::of(files);
         Ok(Self { file, layers, unread, alpha })
     }
@@ -330,13 +342,9 @@ impl Change {
         if let (Some(name), Some(down), Some(up)) =
             (&tensors.down, shape(&tensors.down), shape(&tensors.up))
         {
-            let rank = down.first().copied().unwrap_or(0);
             let inner: usize = down.iter().skip(1).product();
-            let of_up: usize = up.iter().skip(1).product();
             let rows = Rows::count(self.rows.as_ref(), up.first().copied().unwrap_or(0));
-            let fits = rank > 0
-                && of_up == rank
-                && weight.len() > 1
+            let fits = weight.len() > 1
                 && rows == weight.first().copied()
                 && inner == weight.iter().skip(1).product::<usize>();
             if !fits {
