@@ -441,7 +441,7 @@ fn a_record_tells_which_model_has_changed() {
     let shown = rig.ends(0, &["show", "out/large.png"]);
     place.write("again.ron", &shown);
     let changed = || {
-        let ran = rig.kino(&["plan", "again.ron", "--out", "again"]);
+        let ran = rig.kino(&["run", "again.ron", "--out", "again", "--overwrite"]);
         assert_eq!(ran.code, 0, "{}", ran.err);
         let of = |name: &str| ran.err.contains(&format!("`{name}` has changed since"));
         (of("tiny"), of("nets/x4.safetensors"))
