@@ -195,7 +195,7 @@ fn a_patch_embedding_in_another_shape_has_its_own() {
 fn a_gguf_transformer_may_be_the_source_with_the_other_parts_beside_it() {
     let rig = Rig::new("gguf-source");
     let pair = Pair::transformer(BlockType::Q8_0);
-    let (file, low) = (pair.file("high.gguf"), pair.file("low.gguf"));
+    let (file, low) = (pair.file("high_noise.gguf"), pair.file("low_noise.gguf"));
     let vae = reference("wan_t2v/model/vae/diffusion_pytorch_model.safetensors");
     let vae = vae.to_str().unwrap();
     // Its autoencoder has no published sizes; a copy of one that has would be large.
@@ -209,6 +209,14 @@ fn a_gguf_transformer_may_be_the_source_with_the_other_parts_beside_it() {
     let two = load(&rig, &given, DIT);
     assert!(handle::<DitHandle>(&two).low_noise.is_some());
     assert_eq!(distance(&sample(&rig, &two, 256), &expected), 0.0);
+    // One in the other's place is told by its name.
+    let warned = |high: &File, low: &File| {
+        let given = [("source", known(high.path())), ("transformer_2", known(low.path()))];
+        rig.infer("model.load", &given).unwrap().warnings
+    };
+    assert_eq!(warned(&file, &low), []);
+    let told = warned(&low, &file);
+    assert!(told[0].message.contains("is the expert of low noise levels"), "{told:?}");
     let twice = [("source", known(file.path())), ("transformer", known(low.path()))];
     let told = rig.objects("model.load", &twice);
     assert!(told.starts_with("source: a file that is a source holds the transformer"), "{told}");
