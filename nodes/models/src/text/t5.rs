@@ -38,6 +38,7 @@ impl T5 {
         // Where both are there, they are the same.
         let found = named.clone().map(|table| table.contains("weight"));
         let table = &named[usize::from(!found[0])];
+        weights.leave("shared.");
         let own = config.clone();
         let layer = move |index, weights: &Weights| {
             let is_biased = index == 0 || !own.shares_bias();
