@@ -140,11 +140,17 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         // What is told is a text of this version of the node.
         key: [&opened.identity()[..], told.as_bytes()].concat(),
         reads: opened.reads(model),
-        memory: bytes.saturating_add(opened.spec.memory(tokens)),
+        memory: bytes.saturating_add(work(services, &opened.spec, tokens)),
         weights,
         warnings: doubled(services, ("model", model), &KINDS).into_iter().collect(),
         ..StepInfo::default()
     })
+}
+
+/// Bytes that a request of so many tokens needs besides the weights.
+fn work(services: &Services, spec: &LanguageSpec, tokens: usize) -> u64 {
+    let scratch = if services.device.is_cpu() { 0 } else { spec.scratch() };
+    spec.memory(tokens).saturating_add(scratch)
 }
 
 /// The number in 0…1 by which a token is drawn: 53 bits of Philox keyed by the seed, the counter
@@ -185,7 +191,8 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let prompt = loaded.prompt(&request).node()?.len();
     // How long the texts are may be known only now: what cannot be had is this node's error.
     let tokens = prompt.saturating_add(request.max_tokens).min(opened.spec.config().context);
-    cx.services.device_ledger().check(opened.spec.memory(tokens), "a language model's answer")?;
+    let work = work(cx.services, &opened.spec, tokens);
+    cx.services.device_ledger().check(work, "a language model's answer")?;
     let (mut done, of) = (0, tokens);
     let mut progress = |more: usize| {
         done += more;

@@ -287,6 +287,7 @@ fn handle<S: ?Sized>(
     Ok(Handle {
         dtype: compute_type(compute, stored, device, part),
         int8: compute == "int8" && device.is_cpu() && files.has_int8(),
+        widens: !device.is_cpu(),
         model,
         spec,
         files,

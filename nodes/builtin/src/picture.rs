@@ -67,6 +67,7 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let [rows, width] = part.spec.shape();
     let shape = [rows.saturating_mul(pictures.len()), width];
     let memory = part.weight_bytes().saturating_add(part.spec.memory(part.dtype));
+    let memory = memory.saturating_add(part.scratch());
     review.finish(StepInfo {
         outputs: vec![Fact::typed(ImageConditioningFact { shape })],
         memory: memory.saturating_add(f32_bytes(&shape).saturating_mul(2)),

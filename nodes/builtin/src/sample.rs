@@ -551,7 +551,9 @@ fn run_bytes(
     };
     let extra = f32_bytes(&[tokens, part.spec.inputs().extra_width()]);
     let held = f32_bytes(&[held, tokens, part.spec.inputs().patch_width()]);
-    part.spec.memory(&size).saturating_add(extra).saturating_add(held)
+    let scratch = part.experts().map(|expert| expert.scratch()).max().unwrap_or(0);
+    let beside = extra.saturating_add(held).saturating_add(scratch);
+    part.spec.memory(&size).saturating_add(beside)
 }
 
 /// Rows of a text that a mask leaves, or without one up to those past its end, which are equal; of

@@ -107,7 +107,8 @@ fn infer_encode(services: &Services, facts: &Facts) -> InferResult {
 fn beside(part: &TextHandle, one: &TextHandle) -> u64 {
     let results = part.all().flat_map(|one| one.spec.outputs());
     let results = results.map(|spec| f32_bytes(&spec.shape()));
-    results.fold(one.spec.memory(one.dtype), |sum, bytes| sum.saturating_add(2 * bytes))
+    let work = one.spec.memory(one.dtype).saturating_add(one.scratch());
+    results.fold(work, |sum, bytes| sum.saturating_add(2 * bytes))
 }
 
 /// Says what of a text one of the model's encoders will not read.

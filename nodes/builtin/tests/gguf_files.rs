@@ -14,8 +14,8 @@ use common::{Rig, distance, handle, known, reference, text};
 use gguf::{F32, entry, random_blocks};
 use kino_kernels::BlockType;
 use kino_node::{Services, Value};
-use kino_nodes::DitHandle;
-use kino_port::PlanError;
+use kino_nodes::{DitHandle, TextHandle};
+use kino_port::{Fact, PlanError};
 
 /// Widths of whole blocks of 256.
 const WIDTHS: Widths = Widths { dim: 256, text: 256, freq: 256, inner: 512 };
@@ -311,9 +311,20 @@ fn a_text_encoder_in_blocks_is_that_of_its_numbers() {
         // The tokens' table is of the same blocks: the memory of a quarter and less.
         let file = pair.file("bytes.gguf");
         let encoder = load(&file);
-        let bytes = handle::<kino_nodes::TextHandle>(&encoder).weight_bytes();
+        let bytes = handle::<TextHandle>(&encoder).weight_bytes();
         let all: usize = pair.wide.values().map(|tensor| tensor.elem_count() * 4).sum();
         assert!(bytes * 3 < all as u64, "{bytes} of {all}");
+        // A card widens a matrix at a time, and of the table the rows that are looked up.
+        let given = [source, ("transformer", dit.path()), ("text_encoder", file.path())];
+        let of_plan = rig.fact("model.load", &given.map(|(port, path)| (port, known(path))), TEXT);
+        let Fact::Typed(of_plan) = of_plan else { panic!("no encoder") };
+        let [cpu, card] = [false, true].map(|widens| {
+            let mut encoder = TextHandle::clone(&of_plan.clone().downcast().unwrap());
+            encoder.widens = widens;
+            let inputs = [("encoder", Fact::typed(encoder)), ("prompt", known("a red circle"))];
+            rig.infer("text.encode", &inputs).unwrap().memory
+        });
+        assert_eq!(card - cpu, (inner * dim * 4) as u64);
     }
     // What it lacks is known before anything runs.
     let mut pair = Pair::of(&weights, BlockType::Q8_0);

@@ -63,8 +63,17 @@ impl More {
 
 /// What the plan of a run says.
 fn planned(rig: &Rig, given: &[(&str, &str)], more: &More) -> StepInfo {
-    let known_given: Vec<_> = given.iter().map(|(port, path)| (*port, known(path))).collect();
-    let dit = rig.fact("model.load", &known_given, DIT);
+    planned_of(rig, loaded(rig, given), more)
+}
+
+/// What a plan knows of the transformer of such a model.
+fn loaded(rig: &Rig, given: &[(&str, &str)]) -> Fact {
+    let given: Vec<_> = given.iter().map(|(port, path)| (*port, known(path))).collect();
+    rig.fact("model.load", &given, DIT)
+}
+
+/// What the plan of a run with this transformer says.
+fn planned_of(rig: &Rig, dit: Fact, more: &More) -> StepInfo {
     let latent = Tensor::zeros((16, 1, 4, 4), DType::F32, &Device::Cpu).unwrap();
     let fact = TensorFact { shape: latent.dims().to_vec(), dtype: DType::F32 };
     let latents = ("latents", Fact::typed(fact));
@@ -204,6 +213,39 @@ fn blocks_of_gguf() {
     for blocks in [BlockType::Q8_0, BlockType::Q4_K] {
         let file = in_blocks(&format!("{}.gguf", blocks.name()), blocks);
         check("streaming-gguf", &[("transformer", file.path())]);
+    }
+}
+
+/// A card widens one matrix at a time. Weights are planned as they are stored, and the run with
+/// room for the largest matrix beside them; blocks are streamed that would not leave it.
+#[test]
+fn a_card_needs_room_for_the_widest_matrix_beside_narrow_ones() {
+    let numbers = |tensor: Tensor| if tensor.rank() == 2 { tensor.elem_count() } else { 0 };
+    let widest = transformer().into_values().map(numbers).max().unwrap() as u64;
+    let files = [
+        (in_blocks("card.gguf", BlockType::Q4_K), widest),
+        (in_eight_bits("card-int8.safetensors", Dtype::I8), widest),
+        (in_eight_bits("card-fp8.safetensors", Dtype::F8_E4M3), widest),
+        (File::of("card-f32.safetensors", &transformer()), 0),
+    ];
+    for (file, widened) in &files {
+        for (compute, size) in [("f32", 4), ("bf16", 2)] {
+            let given = [("transformer", file.path()), ("compute", compute)];
+            let plan = |rig: &Rig, widens: bool| {
+                let Fact::Typed(dit) = loaded(rig, &given) else { panic!("no transformer") };
+                let mut dit = DitHandle::clone(&dit.downcast::<DitHandle>().unwrap());
+                dit.widens = widens;
+                planned_of(rig, Fact::typed(dit), &More::steps(2))
+            };
+            let whole = rig("card", u64::MAX);
+            let (cpu, card) = (plan(&whole, false), plan(&whole, true));
+            assert_eq!(card.memory - cpu.memory, widened * size, "{} {compute}", file.path());
+            assert_eq!((card.weights.len(), &card.weights), (1, &cpu.weights));
+            assert_eq!(card.streamed, None);
+            let tight = plan(&rig("card", cpu.memory), true);
+            assert_eq!(tight.streamed.is_some(), *widened > 0, "{} {compute}", file.path());
+            assert!(tight.memory <= cpu.memory, "{} {compute}", file.path());
+        }
     }
 }
 

@@ -31,6 +31,9 @@ DEVICE float exp2_of(float x) {
 
 DEVICE float bits_as_float(u32 bits) { return __uint_as_float(bits); }
 
+// x·y, rounded: a sum that takes it does not become one operation with it.
+DEVICE float product(float x, float y) { return __fmul_rn(x, y); }
+
 // Copies 16 bytes into shared memory by the time that `wait_for_copies` says; zeros if they are not
 // there.
 DEVICE void copy_16_bytes(void *to, const void *from, bool there) {
@@ -105,15 +108,46 @@ struct F16 {
 
 #endif
 
-// Numbers of a type in memory.
+// What is read and written at once.
+struct alignas(16) Words {
+    u32 words[4];
+};
+
+// Numbers of a type in memory; eight of them where 16 bytes may begin.
 template <class Half> struct Halves {
     typedef u16 Number;
     static DEVICE float read(u16 bits) { return Half::widen(bits); }
     static DEVICE u16 write(float x) { return (u16)Half::pair(x, 0.0f); }
+    static DEVICE void read_eight(float (&x)[8], const u16 *from) {
+        Words pairs = *(const Words *)from;
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[i] = Half::widen((u16)(pairs.words[i / 2] >> i % 2 * 16));
+    }
+    static DEVICE void write_eight(u16 *to, const float (&x)[8]) {
+        Words pairs;
+#pragma unroll
+        for (int i = 0; i < 4; i++) pairs.words[i] = Half::pair(x[2 * i], x[2 * i + 1]);
+        *(Words *)to = pairs;
+    }
 };
 
 struct Floats {
     typedef float Number;
     static DEVICE float read(float x) { return x; }
     static DEVICE float write(float x) { return x; }
+    static DEVICE void read_eight(float (&x)[8], const float *from) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float4 four = ((const float4 *)from)[half];
+            x[half * 4] = four.x, x[half * 4 + 1] = four.y;
+            x[half * 4 + 2] = four.z, x[half * 4 + 3] = four.w;
+        }
+    }
+    static DEVICE void write_eight(float *to, const float (&x)[8]) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float *four = x + half * 4;
+            ((float4 *)to)[half] = {four[0], four[1], four[2], four[3]};
+        }
+    }
 };

@@ -1,7 +1,9 @@
 // All kernels, by name.
 #include "attention.cuh"
+#include "blocks.cuh"
 #include "conv.cuh"
 #include "norm.cuh"
+#include "rotate.cuh"
 #include "weights.cuh"
 
 #define ATTENTION(half, Half, width)                                                               \
@@ -34,6 +36,16 @@ ATTENTION_OF_FLOATS(128)
         widen_e4m3<Type>(bytes, out, scale, count);                                                \
     }                                                                                              \
     KERNEL(256)                                                                                    \
+    widen_int8_##type(const u8 *bytes, const float *scales, Type::Number *out, i64 inner,          \
+                      i64 count) {                                                                 \
+        widen_int8<Type>(bytes, scales, out, inner, count);                                        \
+    }                                                                                              \
+    KERNEL(256)                                                                                    \
+    rotate_groups_##type(const Type::Number *x, Type::Number *out, int group, int span,            \
+                         float scale, i64 count) {                                                 \
+        rotate_groups<Type>(x, out, group, span, scale, count);                                    \
+    }                                                                                              \
+    KERNEL(256)                                                                                    \
     rms_norm_rope_##type(const Type::Number *x, const float *weight, const float *cosines,         \
                          const float *sines, Type::Number *out, int width, int half, float eps) {  \
         rms_norm_rope<Type>(x, weight, cosines, sines, out, width, half, eps);                     \
@@ -42,6 +54,33 @@ ATTENTION_OF_FLOATS(128)
 OF_TYPE(f32, Floats)
 OF_TYPE(bf16, Halves<Bf16>)
 OF_TYPE(f16, Halves<F16>)
+
+#define IN_BLOCKS(Blocks, type, Type)                                                              \
+    KERNEL(256)                                                                                    \
+    widen_##Blocks##_##type(const u8 *bytes, Type::Number *out, i64 count) {                       \
+        widen_blocks<Blocks, Type>(bytes, out, count);                                             \
+    }                                                                                              \
+    KERNEL(256)                                                                                    \
+    multiply_##Blocks##_##type(const Type::Number *x, const u8 *bytes, Type::Number *out,          \
+                               int rows, int inner, int outs) {                                    \
+        multiply_blocks<Blocks, Type>(x, bytes, out, rows, inner, outs);                           \
+    }
+
+#define OF_BLOCKS(Blocks)                                                                          \
+    IN_BLOCKS(Blocks, f32, Floats)                                                                 \
+    IN_BLOCKS(Blocks, bf16, Halves<Bf16>)                                                          \
+    IN_BLOCKS(Blocks, f16, Halves<F16>)
+
+OF_BLOCKS(Q4_0)
+OF_BLOCKS(Q4_1)
+OF_BLOCKS(Q5_0)
+OF_BLOCKS(Q5_1)
+OF_BLOCKS(Q8_0)
+OF_BLOCKS(Q2_K)
+OF_BLOCKS(Q3_K)
+OF_BLOCKS(Q4_K)
+OF_BLOCKS(Q5_K)
+OF_BLOCKS(Q6_K)
 
 #define CONVOLUTION(half, Half)                                                                    \
     KERNEL(128)                                                                                    \

@@ -20,3 +20,14 @@ DEVICE void widen_e4m3(const u8 *bytes, typename Type::Number *out, float scale,
     for (int i = 0; i < 4; i++)
         if (first + i < count) out[first + i] = Type::write(e4m3(bytes[first + i]) * scale);
 }
+
+// Signed bytes with a scale for each row of `inner`, likewise four by each thread.
+template <class Type> DEVICE void widen_int8(const u8 *bytes, const float *scales,
+                                             typename Type::Number *out, i64 inner, i64 count) {
+    i64 first = ((i64)blockIdx.x * 256 + threadIdx.x) * 4;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        i64 at = first + i;
+        if (at < count) out[at] = Type::write((float)(signed char)bytes[at] * scales[at / inner]);
+    }
+}

@@ -347,7 +347,7 @@ by_tier! {
 /// The numbers of rows that are held in blocks, in f32 on the CPU.
 ///
 /// Shapes: `rows` `[n, bytes of a row]` in U8; the result `[n, in]`.
-pub fn widen_rows(rows: &Tensor, blocks: BlockType) -> Result<Tensor> {
+pub(crate) fn widen_rows(rows: &Tensor, blocks: BlockType) -> Result<Tensor> {
     let inner = row_numbers(rows, blocks)?;
     let rows = rows.to_device(&Device::Cpu)?.force_contiguous()?;
     let count = rows.dim(0)?;

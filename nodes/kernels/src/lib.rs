@@ -23,8 +23,9 @@
 //! # Cards
 //!
 //! On an NVIDIA card (the feature `cuda`) attention, convolutions, the norm and rotation of queries
-//! and keys, and the widening of E4M3 have kernels of our own (`card`); all else is candle's
-//! operations. Blocks of weights are copied there while others compute ([`CardCopies`]).
+//! and keys, and the widening of E4M3, int8 and ggml's blocks have kernels of our own (`card`); all
+//! else is candle's operations. Blocks of weights are copied there while others compute
+//! ([`CardCopies`]).
 //!
 //! # Numbers
 //!
@@ -103,7 +104,7 @@ pub use activation::{
     span_attention,
 };
 pub use attention::{attention, attention_by_distance, attention_with_bias, heads_at_once};
-pub use blocks::{BlockType, widen_blocks, widen_rows};
+pub use blocks::{BlockType, widen_blocks};
 pub use cancel::{
     CancelGuard, IsCancelled, cancellation, cancelled_by, check_cancelled, is_cancelled,
 };
@@ -115,7 +116,9 @@ pub use epilogue::{Activation, Epilogue};
 pub use filter::Filter;
 pub use group::{group_norm, group_norm_silu};
 pub use layout::{GroupNorm, Padding};
-pub use linear::{LinearEpilogue, linear, linear_blocks, linear_e4m3, linear_int8, linear_packed};
+pub use linear::{
+    LinearEpilogue, linear, linear_blocks, linear_e4m3, linear_int8, linear_packed, widen_rows,
+};
 pub use micro::Precision;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
 pub use packed::{PackedMatrix, WeightScale};

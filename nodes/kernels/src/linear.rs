@@ -195,6 +195,9 @@ pub fn linear_int8(
         );
     }
     check(x, [out, inner], bias)?;
+    if let Some(wide) = card::widen_int8(weight, scales, x.dtype()) {
+        return linear(x, &wide?, bias);
+    }
     let operands: Vec<&Tensor> = bias.into_iter().chain([x]).collect();
     if !fast_mixed(&operands) || !matches!(weight.device(), Device::Cpu) {
         return composite::linear_int8(x, weight, scales, bias);
@@ -214,12 +217,28 @@ pub fn linear_blocks(
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     check(x, [weight.dim(0)?, row_numbers(weight, blocks)?], bias)?;
+    if let Some(y) = card::multiply_blocks(x, weight, blocks) {
+        let y = y?;
+        return bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias));
+    }
+    if let Some(wide) = card::widen_blocks(weight, blocks, x.dtype()) {
+        return linear(x, &wide?, bias);
+    }
     let operands: Vec<&Tensor> = bias.into_iter().chain([x]).collect();
     if !fast_mixed(&operands) || !matches!(weight.device(), Device::Cpu) {
         return composite::linear_blocks(x, weight, blocks, bias);
     }
     let packed = PackedMatrix::pack_blocks(weight, blocks, Precision::of(x.dtype()))?;
     linear_packed(x, &packed, bias, LinearEpilogue::None)
+}
+
+/// The numbers of rows that are held in blocks, in f32: on a card where its kernels are, else on
+/// the CPU.
+///
+/// Shapes: `rows` `[n, bytes of a row]` in U8; the result `[n, in]`.
+pub fn widen_rows(rows: &Tensor, blocks: BlockType) -> Result<Tensor> {
+    let on_card = card::widen_blocks(rows, blocks, DType::F32);
+    on_card.unwrap_or_else(|| crate::blocks::widen_rows(rows, blocks))
 }
 
 fn check(x: &Tensor, [out, inner]: [usize; 2], bias: Option<&Tensor>) -> Result<()> {

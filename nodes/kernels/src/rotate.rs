@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, bail};
 use crate::buffer::filled;
 use crate::dense::{Dense, fast, tensor};
 use crate::rows::rows_of;
-use crate::{Result, composite};
+use crate::{Result, card, composite};
 
 /// Rows that one task rotates.
 const ROWS: usize = 16;
@@ -31,6 +31,9 @@ pub fn rotate_groups(x: &Tensor, group: usize) -> Result<Tensor> {
     }
     if matches!(x.device(), Device::Cpu) && x.dtype() != DType::F32 && !x.track_op() {
         return rotate_groups(&x.to_dtype(DType::F32)?, group)?.to_dtype(x.dtype());
+    }
+    if let Some(rotated) = card::rotate_groups(x, group) {
+        return rotated;
     }
     if !fast(&[x]) {
         return composite::rotate_groups(x, group);

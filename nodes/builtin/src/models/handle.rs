@@ -155,6 +155,8 @@ pub struct Handle<S: ?Sized> {
     pub dtype: DType,
     /// Whether its matrices of int8 multiply activations that are rounded to int8.
     pub int8: bool,
+    /// Whether its device widens a narrow matrix whole before it multiplies: all but the CPU do.
+    pub widens: bool,
     /// Its weight files.
     pub files: Arc<PartFiles>,
     /// Which part of the model it is.
@@ -167,6 +169,20 @@ pub struct Handle<S: ?Sized> {
     pub others: Vec<Arc<Handle<S>>>,
     /// Adapters beside its weights, in the order in which they were applied.
     pub(crate) adapters: Vec<AdapterHandle>,
+}
+
+impl<S: ?Sized> Clone for Handle<S> {
+    fn clone(&self) -> Self {
+        Handle {
+            model: Arc::clone(&self.model),
+            spec: Arc::clone(&self.spec),
+            files: Arc::clone(&self.files),
+            low_noise: self.low_noise.clone(),
+            others: self.others.clone(),
+            adapters: self.adapters.clone(),
+            ..*self
+        }
+    }
 }
 
 /// Adapters that were held against a network and are not loaded yet.
@@ -186,6 +202,12 @@ pub struct LowNoise<S: ?Sized> {
     pub below: f64,
     /// The expert.
     pub part: Arc<Handle<S>>,
+}
+
+impl<S: ?Sized> Clone for LowNoise<S> {
+    fn clone(&self) -> Self {
+        LowNoise { below: self.below, part: Arc::clone(&self.part) }
+    }
 }
 
 /// The networks of a part, which are loaded apart.
@@ -228,6 +250,15 @@ impl<S: ?Sized> Handle<S> {
     /// Weights as a plan counts them: those that are resident are not asked for again.
     pub(crate) fn planned(&self, network: Network, bytes: u64) -> Vec<PlannedWeights> {
         vec![PlannedWeights { id: self.weights_id(network), bytes }]
+    }
+
+    /// Bytes that its products take beside weights that are narrow: one matrix at a time is widened,
+    /// at most the largest.
+    pub(crate) fn scratch(&self) -> u64 {
+        match self.widens {
+            true => self.model.asked(self.part).scratch_bytes(&self.files, self.dtype),
+            false => 0,
+        }
     }
 
     /// How its weights are held in a budget of which a step needs `beside` for something else: all
@@ -354,18 +385,8 @@ impl DitHandle {
         adapter: Option<AdapterHandle>,
         low_noise: Option<LowNoise<dyn DenoiserSpec>>,
     ) -> Self {
-        Handle {
-            model: Arc::clone(&self.model),
-            spec: Arc::clone(&self.spec),
-            dtype: self.dtype,
-            int8: self.int8,
-            files: Arc::clone(&self.files),
-            part: self.part,
-            identity: self.identity,
-            low_noise,
-            others: self.others.clone(),
-            adapters: self.adapters.iter().cloned().chain(adapter).collect(),
-        }
+        let adapters = self.adapters.iter().cloned().chain(adapter).collect();
+        Handle { low_noise, adapters, ..self.clone() }
     }
 
     /// The expert that computes at a timestep: itself, or the one of low noise levels.

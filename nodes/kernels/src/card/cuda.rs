@@ -14,7 +14,8 @@ use candle_core::{
 use half::{bf16, f16};
 
 use super::launch::{self, AttentionSizes, ConvSizes, Launch, Value, is_by_token, is_readable};
-use crate::{ConvInput, ConvWeights, Epilogue, Result, composite};
+use crate::blocks::row_numbers;
+use crate::{BlockType, ConvInput, ConvWeights, Epilogue, Result, composite};
 
 /// Of `cuda/kernels.cu`; empty where what stood for nvcc made nothing.
 const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
@@ -174,6 +175,67 @@ pub(crate) fn widen_e4m3(bytes: &Tensor, scale: f32, dtype: DType) -> Option<Res
         run("widen_e4m3", Some(launch), &[Some(&bytes)], dtype, bytes.shape().clone())
     };
     Some(widened())
+}
+
+/// The numbers of signed bytes `[out, inner]`, those of a row times its scale, in `dtype`.
+pub(crate) fn widen_int8(bytes: &Tensor, scales: &Tensor, dtype: DType) -> Option<Result<Tensor>> {
+    let (_, inner) = bytes.dims2().ok()?;
+    if !on_card(&[bytes, scales]) || bytes.dtype() != DType::U8 || scales.dtype() != DType::F32 {
+        return None;
+    }
+    let launch = launch::widen_int8(dtype, inner, bytes.elem_count())?;
+    let widened = || {
+        let (bytes, scales) = (whole(bytes)?, whole(scales)?);
+        let operands = [Some(&bytes), Some(&scales)];
+        run("widen_int8", Some(launch), &operands, dtype, bytes.shape().clone())
+    };
+    Some(widened())
+}
+
+/// The numbers of rows of blocks, in `dtype`.
+pub(crate) fn widen_blocks(
+    bytes: &Tensor,
+    blocks: BlockType,
+    dtype: DType,
+) -> Option<Result<Tensor>> {
+    let inner = row_numbers(bytes, blocks).ok()?;
+    let rows = bytes.dim(0).ok()?;
+    let launch = launch::widen_blocks(dtype, blocks, rows * inner)?;
+    let widened = || {
+        let shape = (rows, inner).into();
+        run("widen_blocks", Some(launch), &[Some(&whole(bytes)?)], dtype, shape)
+    };
+    on_card(&[bytes]).then(widened)
+}
+
+/// x·Wᵀ of a few rows and a matrix in blocks; the shapes were checked.
+pub(crate) fn multiply_blocks(
+    x: &Tensor,
+    bytes: &Tensor,
+    blocks: BlockType,
+) -> Option<Result<Tensor>> {
+    let (outs, inner) = (bytes.dim(0).ok()?, row_numbers(bytes, blocks).ok()?);
+    let rows = x.elem_count() / inner.max(1);
+    let launch = launch::multiply_blocks(x.dtype(), blocks, rows, [outs, inner])?;
+    let multiplied = || {
+        let mut shape = x.dims().to_vec();
+        shape.pop();
+        shape.push(outs);
+        let (x, bytes) = (whole(x)?, whole(bytes)?);
+        let operands = [Some(&x), Some(&bytes)];
+        run("multiply_blocks", Some(launch), &operands, x.dtype(), shape.into())
+    };
+    on_card(&[x, bytes]).then(multiplied)
+}
+
+/// See [`crate::rotate_groups`]; the shape was checked.
+pub(crate) fn rotate_groups(x: &Tensor, group: usize) -> Option<Result<Tensor>> {
+    let launch = launch::rotate_groups(x.dtype(), group, x.elem_count())?;
+    let rotated = || {
+        let x = x.contiguous()?;
+        run("rotate_groups", Some(launch), &[Some(&x)], x.dtype(), x.shape().clone())
+    };
+    on_card(&[x]).then(rotated)
 }
 
 /// Starts a kernel that reads `operands` (none: a null pointer) and writes numbers of `dtype`.

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Layout};
 
-use crate::{ConvInput, ConvWeights};
+use crate::{BlockType, ConvInput, ConvWeights};
 
 /// Queries of a block, and keys that it looks at together (`QUERIES`, `KEYS` in `attention.cuh`).
 const QUERIES: usize = 64;
@@ -14,6 +14,12 @@ const PIXELS: u64 = 128;
 const CHANNELS: u64 = 64;
 /// Numbers of two bytes that are read at once; of four bytes it is half as many.
 const READ_AT_ONCE: usize = 8;
+/// Rows that are multiplied by a matrix in blocks where it lies, at most (`FEW_ROWS` in
+/// `blocks.cuh`); for more it is widened.
+pub(super) const FEW_ROWS: usize = 8;
+/// Numbers that a block of threads rotates, or one group where that is more; the longest group.
+const ROTATED: usize = 1024;
+const LONGEST_GROUP: usize = 4096;
 
 /// A kernel, its grid of blocks, what a block has, and what it is given behind its buffers: those
 /// that it reads, then the one that it writes.
@@ -179,26 +185,66 @@ pub(super) fn rms_norm_rope(
     eps: f64,
 ) -> Option<Launch> {
     let [width, half] = [i32::try_from(width).ok()?, i32::try_from(half).ok()?];
-    Some(Launch {
-        kernel: format!("rms_norm_rope_{}", name(dtype)?),
-        grid: [i32::try_from(rows).ok()?.unsigned_abs(), 1, 1],
-        threads: 256,
-        // A sum of each of eight warps.
-        shared: 32,
-        values: vec![Value::Int(width), Value::Int(half), Value::Float(eps as f32)],
-    })
+    let values = vec![Value::Int(width), Value::Int(half), Value::Float(eps as f32)];
+    let launch = in_a_row(format!("rms_norm_rope_{}", name(dtype)?), rows, values)?;
+    // A sum of each of eight warps.
+    Some(Launch { shared: 32, ..launch })
 }
 
 /// The widening of `count` bytes into `dtype`, four by each thread.
 pub(super) fn widen_e4m3(dtype: DType, count: usize, scale: f32) -> Option<Launch> {
-    let blocks = i32::try_from(count.div_ceil(4 * 256)).ok()?;
-    Some(Launch {
-        kernel: format!("widen_e4m3_{}", name(dtype)?),
-        grid: [blocks.unsigned_abs(), 1, 1],
-        threads: 256,
-        shared: 0,
-        values: vec![Value::Float(scale), Value::Long(count as i64)],
-    })
+    let values = vec![Value::Float(scale), Value::Long(count as i64)];
+    in_a_row(format!("widen_e4m3_{}", name(dtype)?), count.div_ceil(4 * 256), values)
+}
+
+/// The widening of `count` bytes in rows of `inner`, each with its scale, into `dtype`, four by
+/// each thread.
+pub(super) fn widen_int8(dtype: DType, inner: usize, count: usize) -> Option<Launch> {
+    let values = vec![Value::Long(inner as i64), Value::Long(count as i64)];
+    in_a_row(format!("widen_int8_{}", name(dtype)?), count.div_ceil(4 * 256), values)
+}
+
+/// The widening of blocks of `count` numbers into `dtype`, eight by each thread.
+pub(super) fn widen_blocks(dtype: DType, blocks: BlockType, count: usize) -> Option<Launch> {
+    let kernel = format!("widen_{}_{}", blocks.name(), name(dtype)?);
+    in_a_row(kernel, count.div_ceil(8 * 256), vec![Value::Long(count as i64)])
+}
+
+/// The product of a few rows and a matrix `[outs, inner]` in blocks, of which each of eight warps
+/// reads a row; none where they are too many.
+pub(super) fn multiply_blocks(
+    dtype: DType,
+    blocks: BlockType,
+    rows: usize,
+    [outs, inner]: [usize; 2],
+) -> Option<Launch> {
+    if rows > FEW_ROWS {
+        return None;
+    }
+    let kernel = format!("multiply_{}_{}", blocks.name(), name(dtype)?);
+    let sizes = [i32::try_from(rows).ok()?, i32::try_from(inner).ok()?, i32::try_from(outs).ok()?];
+    in_a_row(kernel, outs.div_ceil(8), sizes.map(Value::Int).into())
+}
+
+/// The rotation of `count` numbers in groups; none where a group is too long.
+pub(super) fn rotate_groups(dtype: DType, group: usize, count: usize) -> Option<Launch> {
+    if group > LONGEST_GROUP {
+        return None;
+    }
+    let span = ROTATED.max(group);
+    let scale = 1.0 / (group as f32).sqrt();
+    let sizes = [group, span].map(|size| Value::Int(size as i32));
+    let values = sizes.into_iter().chain([Value::Float(scale), Value::Long(count as i64)]);
+    let kernel = format!("rotate_groups_{}", name(dtype)?);
+    let launch = in_a_row(kernel, count.div_ceil(span), values.collect())?;
+    Some(Launch { shared: 4 * span as u32, ..launch })
+}
+
+/// Blocks of 256 threads in a row; none where they are more than a grid has.
+fn in_a_row(kernel: String, blocks: usize, values: Vec<Value>) -> Option<Launch> {
+    let blocks = i32::try_from(blocks).ok()?;
+    let grid = [blocks.unsigned_abs(), 1, 1];
+    Some(Launch { kernel, grid, threads: 256, shared: 0, values })
 }
 
 /// A type in the name of a kernel.

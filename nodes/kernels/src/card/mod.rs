@@ -1,8 +1,9 @@
 //! Kernels of our own for NVIDIA's cards, where candle's operations keep too much in memory or
 //! read it too often: attention without a matrix of scores, convolutions whose inputs are read
-//! where they lie, the norm and rotation of queries and keys in one pass, weights of E4M3 widened
-//! where they are multiplied. And copies of weights that go on while the card computes
-//! ([`CardCopies`]).
+//! where they lie, the norm and rotation of queries and keys in one pass, weights of eight bits and
+//! in ggml's blocks widened for a product, or multiplied by a few rows where they lie, the rotation
+//! of activations that such weights ask for. And copies of weights that go on while the card
+//! computes ([`CardCopies`]).
 //!
 //! The CUDA C lies in `cuda/`; the build script makes PTX of it, which the driver compiles for the
 //! card. Each function here gives none where its kernel does not take the operands (another device,
@@ -26,13 +27,19 @@ mod simulated;
 #[cfg(feature = "cuda")]
 pub use copy_stream::{BlockCopied, CardCopies};
 #[cfg(feature = "cuda")]
-pub(crate) use cuda::{attention, conv_sum, rms_norm_rope, widen_e4m3};
+pub(crate) use cuda::{
+    attention, conv_sum, multiply_blocks, rms_norm_rope, rotate_groups, widen_blocks, widen_e4m3,
+    widen_int8,
+};
 #[cfg(feature = "cuda")]
 pub use cuda::{check_device, device_memory};
 #[cfg(not(feature = "cuda"))]
 pub use without::{BlockCopied, CardCopies, check_device, device_memory};
 #[cfg(not(feature = "cuda"))]
-pub(crate) use without::{attention, conv_sum, rms_norm_rope, widen_e4m3};
+pub(crate) use without::{
+    attention, conv_sum, multiply_blocks, rms_norm_rope, rotate_groups, widen_blocks, widen_e4m3,
+    widen_int8,
+};
 
 /// What stands for the kernels in a build without them.
 #[cfg(not(feature = "cuda"))]
@@ -41,7 +48,7 @@ mod without {
 
     use candle_core::{DType, Device, Error, Tensor};
 
-    use crate::{ConvInput, ConvWeights, Epilogue, Result};
+    use crate::{BlockType, ConvInput, ConvWeights, Epilogue, Result};
 
     /// Copies of blocks of weights to an NVIDIA card, beside what it computes: there are none.
     #[derive(Debug)]
@@ -132,6 +139,22 @@ mod without {
     }
 
     pub(crate) fn widen_e4m3(_: &Tensor, _: f32, _: DType) -> Option<Result<Tensor>> {
+        None
+    }
+
+    pub(crate) fn widen_int8(_: &Tensor, _: &Tensor, _: DType) -> Option<Result<Tensor>> {
+        None
+    }
+
+    pub(crate) fn widen_blocks(_: &Tensor, _: BlockType, _: DType) -> Option<Result<Tensor>> {
+        None
+    }
+
+    pub(crate) fn multiply_blocks(_: &Tensor, _: &Tensor, _: BlockType) -> Option<Result<Tensor>> {
+        None
+    }
+
+    pub(crate) fn rotate_groups(_: &Tensor, _: usize) -> Option<Result<Tensor>> {
         None
     }
 }

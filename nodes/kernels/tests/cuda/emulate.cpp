@@ -62,9 +62,15 @@ struct Named {
 #define OF_EVERY_TYPE(kernel) NAMED(kernel##_f32), NAMED(kernel##_bf16), NAMED(kernel##_f16)
 #define OF_EVERY_WIDTH(kernel) NAMED(kernel##_64), NAMED(kernel##_80), NAMED(kernel##_128)
 
+#define OF_BLOCKS_NAMED(blocks) OF_EVERY_TYPE(widen_##blocks), OF_EVERY_TYPE(multiply_##blocks)
+
 static const Named KERNELS[] = {
     OF_EVERY_WIDTH(attention_f32), OF_EVERY_WIDTH(attention_bf16), OF_EVERY_WIDTH(attention_f16),
-    OF_EVERY_TYPE(conv), OF_EVERY_TYPE(widen_e4m3),     OF_EVERY_TYPE(rms_norm_rope),
+    OF_EVERY_TYPE(conv), OF_EVERY_TYPE(widen_e4m3), OF_EVERY_TYPE(rms_norm_rope),
+    OF_EVERY_TYPE(widen_int8), OF_EVERY_TYPE(rotate_groups),
+    OF_BLOCKS_NAMED(Q4_0), OF_BLOCKS_NAMED(Q4_1), OF_BLOCKS_NAMED(Q5_0), OF_BLOCKS_NAMED(Q5_1),
+    OF_BLOCKS_NAMED(Q8_0), OF_BLOCKS_NAMED(Q2_K), OF_BLOCKS_NAMED(Q3_K), OF_BLOCKS_NAMED(Q4_K),
+    OF_BLOCKS_NAMED(Q5_K), OF_BLOCKS_NAMED(Q6_K),
 };
 
 static void (*kernel)();

@@ -372,9 +372,19 @@ impl PartFiles {
 
     /// Bytes of one tensor, converted likewise; none where it is not there.
     pub(crate) fn tensor_bytes(&self, name: &str, dtype: DType) -> u64 {
-        let Some((index, number)) = self.place.get(name) else { return 0 };
-        let tensor = self.files[*index].header.tensors.get(*number);
-        tensor.map_or(0, |tensor| bytes_as(tensor, dtype))
+        self.stored(name).map_or(0, |tensor| bytes_as(tensor, dtype))
+    }
+
+    /// Bytes of a matrix in `dtype` that stays narrow in memory, 0 of any other tensor: what a
+    /// product takes beside it where it is widened whole.
+    pub(crate) fn scratch_bytes(&self, name: &str, dtype: DType) -> u64 {
+        let narrow = self.stored(name).filter(|tensor| stays_narrow(tensor));
+        narrow.map_or(0, |tensor| plain_bytes(&tensor.shape, dtype))
+    }
+
+    fn stored(&self, name: &str) -> Option<&StoredTensor> {
+        let (index, number) = self.place.get(name)?;
+        self.files[*index].header.tensors.get(*number)
     }
 
     /// Bytes of a matrix in `dtype` that is widened whole before it is packed; 0 of one that is
@@ -502,20 +512,30 @@ impl std::fmt::Debug for PartFiles {
     }
 }
 
-/// Bytes of a tensor converted to `dtype`; a matrix of eight bits a number or in blocks stays as it
-/// is, a kernel of f32 is held beside its transform.
+/// Bytes of a tensor converted to `dtype`; a matrix that stays narrow is as it is stored, a kernel
+/// of f32 is held beside its transform.
 fn bytes_as(tensor: &StoredTensor, dtype: DType) -> u64 {
-    match (tensor.stored, tensor.shape.as_slice()) {
-        (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => tensor.length,
-        (Some(StoredType::Blocks(blocks)), [_, inner]) if blocks.bytes_of(*inner).is_some() => {
-            tensor.length
-        }
-        (_, shape) => {
-            let elements = shape.iter().product::<usize>() as u64;
-            let beside = if dtype == DType::F32 { ConvWeights::bytes_beside(shape) } else { 0 };
-            elements.saturating_mul(dtype.size_in_bytes() as u64).saturating_add(beside)
-        }
+    if stays_narrow(tensor) {
+        return tensor.length;
     }
+    let shape = &tensor.shape;
+    let beside = if dtype == DType::F32 { ConvWeights::bytes_beside(shape) } else { 0 };
+    plain_bytes(shape, dtype).saturating_add(beside)
+}
+
+/// Whether a tensor is in memory as it is in its file: a matrix of eight bits a number, or in
+/// blocks.
+fn stays_narrow(tensor: &StoredTensor) -> bool {
+    match (tensor.stored, tensor.shape.as_slice()) {
+        (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => true,
+        (Some(StoredType::Blocks(blocks)), [_, inner]) => blocks.bytes_of(*inner).is_some(),
+        _ => false,
+    }
+}
+
+fn plain_bytes(shape: &[usize], dtype: DType) -> u64 {
+    let elements = shape.iter().product::<usize>() as u64;
+    elements.saturating_mul(dtype.size_in_bytes() as u64)
 }
 
 fn identify(files: &[WeightFile]) -> Result<Identity> {

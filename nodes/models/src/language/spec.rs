@@ -145,6 +145,14 @@ impl LanguageSpec {
         config.cache_bytes(tokens).saturating_add(4 * work)
     }
 
+    /// Bytes that a product takes besides where it widens a whole matrix of a layer: on a card, where
+    /// the output's is multiplied by one row, as it is.
+    pub fn scratch(&self) -> u64 {
+        let config = &self.config;
+        let widest = config.inner.max(config.heads * config.head);
+        4 * config.width as u64 * widest as u64
+    }
+
     /// Asks for all weights: of [`Weights::probing`] this says what they lack.
     ///
     /// # Errors

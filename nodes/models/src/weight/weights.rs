@@ -61,6 +61,8 @@ pub struct AppliedLora {
 #[derive(Default)]
 pub struct Probe {
     names: Mutex<HashSet<String>>,
+    /// The matrices of linear layers among them.
+    matrices: Mutex<HashSet<String>>,
     /// Those of lists of blocks.
     blocks: Mutex<Vec<AskedBlocks>>,
 }
@@ -109,6 +111,14 @@ impl Probe {
     /// The bytes that the network takes of `files`, block by block, in a compute type.
     pub fn block_sizes(&self, files: &PartFiles, dtype: DType) -> BlockSizes {
         BlockSizes::new(&lock(&self.blocks), files, dtype)
+    }
+
+    /// Bytes in a compute type of the largest matrix of a linear layer that stays narrow in memory:
+    /// a product takes no more beside it where it is widened whole, as it is on a card for all but
+    /// a few rows of activations. Tables of which rows are looked up are none of them.
+    pub fn scratch_bytes(&self, files: &PartFiles, dtype: DType) -> u64 {
+        let matrices = lock(&self.matrices);
+        matrices.iter().map(|name| files.scratch_bytes(name, dtype)).max().unwrap_or(0)
     }
 }
 
@@ -223,6 +233,7 @@ impl Weights {
             let block = load(index, &self.scope(index).probing(&own))?;
             let names: Vec<String> = lock(&own.names).drain().collect();
             names.iter().for_each(|name| self.ask(name));
+            lock(&own.matrices).iter().for_each(|name| self.ask_for_matrix(name));
             asked.blocks.push(names);
             Ok(block)
         };
@@ -270,6 +281,12 @@ impl Weights {
         }
     }
 
+    fn ask_for_matrix(&self, full: &str) {
+        if let Some(probe) = &self.probe {
+            lock(&probe.matrices).insert(full.to_owned());
+        }
+    }
+
     /// Says that weights whose names begin so stand in the file and are not read.
     pub(crate) fn leave(&self, prefix: &str) {
         let prefix = self.full(prefix);
@@ -314,6 +331,7 @@ impl Weights {
         dtype: DType,
     ) -> Result<(Weight, Vec<Adapter>)> {
         let full = self.full("weight");
+        self.ask_for_matrix(&full);
         let adapters = self.beside(full.strip_suffix(".weight").unwrap_or(&full));
         let adapters = adapters.map(|adapter| adapter.to_dtype(dtype)).collect::<Result<_>>()?;
         let is_changed = self.adapters.iter().any(|own| own.lora.difference(&full).is_some());
