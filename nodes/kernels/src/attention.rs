@@ -15,7 +15,7 @@ use crate::number::{Number, Slice};
 use crate::pack::{Lines, PackedRows};
 use crate::packed::PackedMatrix;
 use crate::product::{blocks, rows_in_place};
-use crate::tier::by_tier;
+use crate::tier::{self, by_tier};
 use crate::{Result, card, composite, math};
 
 /// Queries of a task, in whole blocks of every kernel, and keys that it looks at together: their
@@ -189,7 +189,11 @@ impl Heads<'_> {
 /// as few as give all threads something to do, unless they are small.
 pub fn heads_at_once([heads, keys, width]: [usize; 3], number: usize) -> usize {
     let of_head = (2 * number).saturating_mul(keys).saturating_mul(width);
-    (PACKED / of_head.max(1)).max(rayon::current_num_threads()).clamp(1, heads.max(1))
+    match PACKED / of_head.max(1) {
+        // Not asked for short sequences: the answer starts the threads, and a check needs none.
+        few if few < heads => few.max(tier::threads()).min(heads),
+        _ => heads.max(1),
+    }
 }
 
 /// Keys and values of some heads, packed: `[m, d]` and `[d, m]` of each.
