@@ -7,8 +7,9 @@ use std::path::Path;
 
 use bar::Bar;
 use kino_node::Cancel;
+use kino_port::escape_line;
 use kino_session::Settings;
-use kino_session::hub::{self, BlobState, HubAccess, PullEvent, PullRequest, VerifiedFile};
+use kino_session::hub::{self, BlobState, HubAccess, PullEvent, PullRequest, Pulled, VerifiedFile};
 use kino_session::inventory::{self, FoundModel, FoundPart, LanguageSummary};
 use kino_world::hub::{HubCache, HubGap, HubModel, HubSnapshot, hub_home};
 
@@ -253,9 +254,9 @@ fn pull(args: &args::Pull, screen: &Screen) -> Result<Exit, Failure> {
         screen.print_json(&json!({
             "source": request.model.source(), "commit": pulled.commit, "folder": pulled.folder,
             "bytes": total, "fetched": fetched, "dry_run": request.dry_run,
-            "files": files.collect::<Vec<_>>(),
+            "files": files.collect::<Vec<_>>(), "lacking": pulled.lacking,
         }))?;
-        return Ok(Exit::Good);
+        return whole(&request, &pulled);
     }
     let mut text = String::new();
     if request.dry_run {
@@ -276,7 +277,34 @@ fn pull(args: &args::Pull, screen: &Screen) -> Result<Exit, Failure> {
     text += &format!("{name}  {files}, {}; {done}\n", bytes(total));
     text += &format!("{}\n", screen.out.dim(&pulled.folder.display().to_string()));
     screen.print(&text)?;
-    Ok(Exit::Good)
+    whole(&request, &pulled)
+}
+
+/// Files of a message at most.
+const SHOWN: usize = 12;
+
+/// Whether the repository has all that its own indexes name; if not, what is missing.
+fn whole(request: &PullRequest, pulled: &Pulled) -> Result<Exit, Failure> {
+    let lacking = &pulled.lacking;
+    if lacking.is_empty() {
+        return Ok(Exit::Good);
+    }
+    let shown: Vec<_> = lacking.iter().take(SHOWN).map(|path| escape_line(path)).collect();
+    let more = match lacking.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message = format!(
+        "{} is not whole on the hub: it lacks {}{more}, which its indexes name",
+        request.model.source(),
+        shown.join(", ")
+    );
+    let kept = if request.dry_run { "" } else { "what it has stays in the cache; " };
+    let hint = format!(
+        "{kept}another revision (hf:OWNER/NAME@REVISION) or another upload of the model may have \
+         the rest, or its own page says where that lies"
+    );
+    Err(Failure::world(message).hint(hint))
 }
 
 fn verify(source: Option<&str>, remove: bool, screen: &Screen) -> Result<Exit, Failure> {

@@ -236,6 +236,58 @@ fn a_snapshot_of_another_program_that_is_incomplete_names_the_command_that_compl
     }
 }
 
+/// A repository that lacks what its own indexes name is told as such when it is pulled, and no later
+/// command says to pull it again.
+#[test]
+fn a_repository_that_is_not_whole_is_told_when_it_is_pulled_and_never_asked_for_again() {
+    let rig = Rig::new();
+    rig.graph("hub", "hf:org/tiny");
+    let index = "transformer/diffusion_pytorch_model.safetensors.index.json";
+    let shard =
+        |n: u32| format!("transformer/diffusion_pytorch_model-0000{n}-of-00002.safetensors");
+    let name = |n: u32| shard(n)["transformer/".len()..].to_owned();
+    let mut repo = rig.hub.repo.lock().unwrap();
+    let weights = repo.files.remove(DIT).unwrap();
+    let map = serde_json::json!({ "weight_map": { "a": name(1), "b": name(2) } });
+    repo.files.insert(index.to_owned(), map.to_string().into_bytes());
+    repo.files.insert(shard(1), weights);
+    repo.files.retain(|path, _| !path.starts_with("vae/"));
+    drop(repo);
+    let lacks = format!("it lacks {}, vae/, which its indexes name", shard(2));
+    for args in [
+        ["models", "pull", "hf:org/tiny", "--dry-run"].as_slice(),
+        &["models", "pull", "hf:org/tiny"],
+    ] {
+        let told = rig.ends(1, args);
+        assert!(
+            told.contains("hf:org/tiny is not whole on the hub") && told.contains(&lacks),
+            "{told}"
+        );
+    }
+    let pulled = rig.kino(&["models", "pull", "hf:org/tiny", "--json"]).out;
+    let pulled: Value = serde_json::from_str(pulled.lines().next().unwrap()).unwrap();
+    assert_eq!(pulled["fetched"], 0, "what there is stays in the cache: {pulled}");
+    assert_eq!(pulled["lacking"], serde_json::json!([shard(2), "vae/"]));
+    for args in [["plan", "hub.ron"].as_slice(), &["models", "show", "hf:org/tiny"]] {
+        let ran = rig.kino(args);
+        let told = ran.out + &ran.err;
+        assert!(ran.code != 0 && told.contains("itself lacks it on the hub"), "{told}");
+        assert!(!told.contains("kino models pull"), "{told}");
+    }
+    // Files that are named are had as before.
+    rig.ends(0, &["models", "pull", &format!("hf:org/tiny/{}", shard(1))]);
+    // Its author adds what it lacked.
+    let mut repo = rig.hub.repo.lock().unwrap();
+    repo.commit = "d".repeat(40);
+    let map = serde_json::json!({ "weight_map": { "a": name(1) } });
+    repo.files.insert(index.to_owned(), map.to_string().into_bytes());
+    let vae = files().into_iter().filter(|(path, _)| path.starts_with("vae/"));
+    repo.files.extend(vae.map(|(path, bytes)| (path.to_owned(), bytes.to_vec())));
+    drop(repo);
+    rig.ends(0, &["models", "pull", "hf:org/tiny"]);
+    rig.ends(0, &["plan", "hub.ron"]);
+}
+
 #[test]
 fn several_processes_pull_at_once() {
     let rig = Rig::new();

@@ -1,7 +1,7 @@
 //! Fetching a model into the cache: what of it is needed, what is there already, and the rest, each
 //! file whole or not at all.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 const AT_ONCE: usize = 4;
 /// So long another process is waited for before that is told.
 const SOON: Duration = Duration::from_millis(500);
-/// The longest `model_index.json`, in bytes.
-const LONGEST_INDEX: u64 = 1 << 20;
+/// The longest index, of a model or of a part's weights, in bytes.
+const LONGEST_INDEX: u64 = 16 << 20;
 
 /// What to fetch.
 #[derive(Clone, Debug)]
@@ -105,6 +105,9 @@ pub struct Pulled {
     pub folder: PathBuf,
     /// Its files, by path.
     pub files: Vec<PulledFile>,
+    /// Files, and folders with a slash behind them, that its own indexes name and its repository
+    /// lacks: with any of these it is not whole, however often it is pulled.
+    pub lacking: Vec<String>,
 }
 
 /// Fetches a model, or what is not there yet of it. `tell` hears what happens; once `is_cancelled`
@@ -133,9 +136,9 @@ pub fn pull(
     };
     let remote = puller.again("", || puller.client.look(&puller.model))?;
     puller.commit = remote.commit.clone();
-    let wanted = puller.wanted(request, &remote)?;
+    let Wanted { files, lacking } = puller.wanted(request, &remote)?;
     let planned: Vec<Planned> =
-        wanted.into_iter().map(|path| puller.plan(path)).collect::<Result<_>>()?;
+        files.into_iter().map(|path| puller.plan(path)).collect::<Result<_>>()?;
     let result = || Pulled {
         commit: remote.commit.clone(),
         folder: puller.snapshot(),
@@ -147,6 +150,7 @@ pub fn pull(
                 fetched: file.missing - file.others.load(Ordering::Relaxed),
             })
             .collect(),
+        lacking: lacking.iter().cloned().collect(),
     };
     let sum = |of: fn(&Planned) -> u64| planned.iter().map(of).fold(0, u64::saturating_add);
     let (bytes, missing) = (sum(|file| file.about.size), sum(|file| file.missing));
@@ -156,7 +160,7 @@ pub fn pull(
         return Ok(result());
     }
     puller.check_room(missing)?;
-    puller.remember(&planned)?;
+    puller.remember(&planned, &lacking)?;
     puller.fetch_all(&planned)?;
     puller.name_revision()?;
     Ok(result())
@@ -171,6 +175,15 @@ struct Puller<'a> {
     repository: PathBuf,
     tell: &'a (dyn Fn(PullEvent<'_>) + Sync),
     is_cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// What is wanted of a model.
+#[derive(Default)]
+struct Wanted {
+    /// The paths of files that the repository has.
+    files: BTreeSet<String>,
+    /// What it lacks.
+    lacking: BTreeSet<String>,
 }
 
 /// A file that is wanted.
@@ -224,23 +237,43 @@ impl Puller<'_> {
         Ok(())
     }
 
-    /// The paths of the files that are wanted.
-    fn wanted(&self, request: &PullRequest, remote: &Remote) -> Result<Vec<String>> {
+    /// The files that are wanted, and those that the model's own indexes name without its
+    /// repository having them.
+    fn wanted(&self, request: &PullRequest, remote: &Remote) -> Result<Wanted> {
+        let has = |path: &String| remote.files.contains(path);
+        let only =
+            |files: Vec<String>| Wanted { files: files.into_iter().collect(), ..Wanted::default() };
         if let Some(file) = &request.model.file {
-            return select::included(&remote.files, std::slice::from_ref(file));
+            return select::included(&remote.files, std::slice::from_ref(file)).map(only);
         }
         if !request.include.is_empty() {
-            return select::included(&remote.files, &request.include);
+            return select::included(&remote.files, &request.include).map(only);
         }
         if !remote.files.iter().any(|file| file == select::INDEX) {
-            return select::only_file(&self.model, &remote.files);
+            return select::only_file(&self.model, &remote.files).map(only);
         }
-        let text = self.read_small(select::INDEX)?;
-        let index = serde_json::from_slice(&text).map_err(|error| Error::Answer {
-            what: of_file(&self.model, select::INDEX),
+        let index = self.read_json(select::INDEX)?;
+        let variant = request.variant.as_deref();
+        let files = select::of_pipeline(&self.model, &remote.files, &index, variant)?;
+        let lacking = select::lacking_of_parts(&remote.files, &index, &files);
+        let mut wanted = Wanted { lacking, ..only(files) };
+        let indexes: Vec<String> =
+            wanted.files.iter().filter(|file| select::is_index_of_weights(file)).cloned().collect();
+        for path in indexes {
+            let named = select::files_of_index(&path, &self.read_json(&path)?);
+            let (there, absent): (BTreeSet<_>, _) = named.into_iter().partition(has);
+            wanted.files.extend(there);
+            wanted.lacking.extend(absent);
+        }
+        Ok(wanted)
+    }
+
+    /// A small file of JSON, from the cache or from the hub; nothing is written.
+    fn read_json(&self, path: &str) -> Result<serde_json::Value> {
+        serde_json::from_slice(&self.read_small(path)?).map_err(|error| Error::Answer {
+            what: of_file(&self.model, path),
             reason: format!("it is no JSON: {error}"),
-        })?;
-        select::of_pipeline(&self.model, &remote.files, &index, request.variant.as_deref())
+        })
     }
 
     /// The contents of a small file, from the cache or from the hub; nothing is written.
@@ -305,9 +338,10 @@ impl Puller<'_> {
     /// Notes what is asked for of this commit, so that whoever finds it cut off knows what is left.
     /// A revision that the cache does not know yet is named at once for the same reason; one that
     /// it knows keeps its commit until the new one is there.
-    fn remember(&self, planned: &[Planned]) -> Result<()> {
+    fn remember(&self, planned: &[Planned], lacking: &BTreeSet<String>) -> Result<()> {
         let mut asked: HubFiles = files_asked(&self.repository, &self.commit);
         asked.files.extend(planned.iter().map(|file| (file.path.clone(), file.about.clone())));
+        asked.lacking.extend(lacking.iter().cloned());
         let path = files_asked_path(&self.repository, &self.commit);
         write(&path, &serde_json::to_vec(&asked).unwrap_or_default())?;
         fs::create_dir_all(self.snapshot()).map_err(Error::io("made", &self.snapshot()))?;

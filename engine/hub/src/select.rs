@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// The file that says which parts a model has.
 pub(crate) const INDEX: &str = "model_index.json";
 
+/// How the names of files of weights begin: those of diffusers, and those of transformers.
+const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+
 /// Files of a message at most.
 const SHOWN: usize = 12;
 
@@ -64,16 +67,9 @@ pub(crate) fn of_pipeline(
     index: &Value,
     variant: Option<&str>,
 ) -> Result<Vec<String>> {
-    let parts = index.as_object().map(|fields| fields.iter()).into_iter().flatten();
-    let is_part = |(name, value): &(&String, &Value)| {
-        !name.starts_with('_') && value.get(0).is_some_and(Value::is_string)
-    };
-    let parts: Vec<&str> =
-        parts.filter(is_part).map(|(name, _)| name.as_str()).take(MAX_PARTS).collect();
     let mut wanted = vec![INDEX.to_owned()];
-    for part in parts {
-        let inside = |file: &&String| file.strip_prefix(part).is_some_and(|f| f.starts_with('/'));
-        let own: Vec<&String> = files.iter().filter(inside).collect();
+    for (part, _) in parts_of(index) {
+        let own = files_of(part, files);
         let is_config = |file: &&&String| {
             let name = file.as_str();
             [".json", ".txt", ".model"].iter().any(|end| name.ends_with(end))
@@ -84,6 +80,69 @@ pub(crate) fn of_pipeline(
         wanted.extend(weights(model, part, &own, variant)?);
     }
     checked(wanted.into_iter().collect())
+}
+
+/// The parts that a `model_index.json` names, each with the library of its class.
+fn parts_of(index: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let fields = index.as_object().into_iter().flatten();
+    let parts = fields.filter(|(name, _)| !name.starts_with('_'));
+    parts.filter_map(|(name, value)| Some((name.as_str(), value.get(0)?.as_str()?))).take(MAX_PARTS)
+}
+
+/// The files in the folder of a part.
+fn files_of<'a>(part: &str, files: &'a [String]) -> Vec<&'a String> {
+    let inside = |file: &&String| file.strip_prefix(part).is_some_and(|f| f.starts_with('/'));
+    files.iter().filter(inside).collect()
+}
+
+/// What a model in the diffusers layout needs by its `model_index.json` and its repository lacks:
+/// folders of parts, with a slash behind them; configs; weights of parts that have a config of a
+/// network; and indexes of weights in several files. `wanted` are the files of [`of_pipeline`].
+pub(crate) fn lacking_of_parts(
+    files: &[String],
+    index: &Value,
+    wanted: &[String],
+) -> BTreeSet<String> {
+    let mut lacking = BTreeSet::new();
+    for (part, library) in parts_of(index) {
+        if files_of(part, files).is_empty() {
+            lacking.insert(format!("{part}/"));
+            continue;
+        }
+        let stem = if library == "diffusers" { STEMS[0] } else { STEMS[1] };
+        let own = files_of(part, wanted);
+        let has = |name: &str| own.iter().any(|file| file[part.len() + 1..] == *name);
+        let weights: Vec<_> = own.iter().filter(|file| file.contains(".safetensors")).collect();
+        let is_shard = weights.iter().any(|file| file.contains("-of-"));
+        let has_index = weights.iter().any(|file| is_index_of_weights(file));
+        // What splits text or prepares pictures has a config of another name beside this one.
+        let is_network =
+            has("config.json") && !has("tokenizer_config.json") && !has("preprocessor_config.json");
+        if weights.is_empty() && is_network {
+            lacking.insert(format!("{part}/{stem}.safetensors"));
+        }
+        if !weights.is_empty() && !has("config.json") {
+            lacking.insert(format!("{part}/config.json"));
+        }
+        if is_shard && !has_index {
+            lacking.insert(format!("{part}/{stem}.safetensors.index.json"));
+        }
+    }
+    lacking
+}
+
+/// Whether a file says in which files the weights of a part lie.
+pub(crate) fn is_index_of_weights(path: &str) -> bool {
+    path.contains(".safetensors.index.") && path.ends_with(".json")
+}
+
+/// The files that an index of weights at `path` names, as paths in the repository; none where it
+/// is no such index.
+pub(crate) fn files_of_index(path: &str, index: &Value) -> BTreeSet<String> {
+    let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let names = index.get("weight_map").and_then(Value::as_object).into_iter().flatten();
+    let names = names.filter_map(|(_, name)| name.as_str());
+    names.map(|name| format!("{folder}{name}")).filter(|path| is_path_of_hub(path)).collect()
 }
 
 /// What is fetched of a model that is not in that layout, where nothing is named: its one file of
@@ -163,8 +222,7 @@ fn weights(
 /// The variant of a file of weights, by its name in the folder of its part: empty for the usual
 /// one; none where it is no such file.
 fn variant_of(name: &str) -> Option<String> {
-    let stems = ["diffusion_pytorch_model", "model"];
-    let rest = stems.iter().find_map(|stem| name.strip_prefix(stem))?;
+    let rest = STEMS.iter().find_map(|stem| name.strip_prefix(stem))?;
     let (rest, is_index) = match rest.strip_suffix(".json") {
         Some(rest) => (rest, true),
         None => (rest, false),
@@ -304,6 +362,51 @@ mod tests {
         let files = of(&[INDEX, "vae/diffusion_pytorch_model.bin"]);
         let told = of_pipeline(&model(), &files, &index, None).unwrap_err();
         assert!(told.to_string().contains("are pickles"), "{told}");
+    }
+
+    #[test]
+    fn what_a_repository_lacks_of_its_parts_is_named() {
+        let index = serde_json::json!({
+            "_class_name": "P", "scheduler": ["diffusers", "S"], "tokenizer": ["transformers", "T"],
+            "image_processor": ["transformers", "I"], "text_encoder": ["transformers", "E"],
+            "transformer": ["diffusers", "W"], "vae": ["diffusers", "V"], "unused": [null, null],
+        });
+        let whole = of(&[
+            INDEX,
+            "scheduler/scheduler_config.json",
+            "tokenizer/config.json",
+            "tokenizer/tokenizer_config.json",
+            "image_processor/preprocessor_config.json",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors",
+            "transformer/config.json",
+            "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+            "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+            "transformer/diffusion_pytorch_model.safetensors.index.json",
+            "vae/config.json",
+            "vae/diffusion_pytorch_model.fp16.safetensors",
+        ]);
+        let lacking = |without: &str| {
+            let files: Vec<_> = whole.iter().filter(|f| !f.starts_with(without)).cloned().collect();
+            let wanted = of_pipeline(&model(), &files, &index, None).unwrap();
+            Vec::from_iter(lacking_of_parts(&files, &index, &wanted))
+        };
+        assert!(lacking("nothing").is_empty());
+        for (without, lacks) in [
+            ("scheduler/", "scheduler/"),
+            ("tokenizer/", "tokenizer/"),
+            ("text_encoder/model", "text_encoder/model.safetensors"),
+            ("vae/diff", "vae/diffusion_pytorch_model.safetensors"),
+            ("vae/config", "vae/config.json"),
+            (
+                "transformer/diffusion_pytorch_model.safetensors.index",
+                "transformer/diffusion_pytorch_model.safetensors.index.json",
+            ),
+        ] {
+            assert_eq!(lacking(without), [lacks], "{without}");
+        }
+        let map = serde_json::json!({"weight_map": {"a": "x.safetensors", "b": "../y", "c": 3}});
+        assert_eq!(files_of_index("vae/i.json", &map), ["vae/x.safetensors".to_owned()].into());
     }
 
     #[test]

@@ -344,7 +344,7 @@ fn what_a_hostile_hub_says_leads_nowhere() {
             true => reply.with("X-Repo-Commit", "d".repeat(40)),
             false => reply,
         }),
-        ("longer than 1048576 bytes", |r, reply| match r.path.ends_with("model_index.json") {
+        ("longer than 16777216 bytes", |r, reply| match r.path.ends_with("model_index.json") {
             true => reply.with("Content-Length", 1_u64 << 40),
             false => reply,
         }),

@@ -7,10 +7,11 @@
 //! models--OWNER--NAME/blobs/HASH.incomplete          what a download left that was cut off
 //! models--OWNER--NAME/snapshots/COMMIT/vae/config.json → ../../../blobs/HASH
 //! models--OWNER--NAME/refs/main                      the commit of a branch or tag
-//! models--OWNER--NAME/.kino/COMMIT.json              what of it `kino models pull` was asked for
+//! models--OWNER--NAME/.kino/COMMIT.json              what of it `kino models pull` was asked for,
+//!                                                    and what its repository lacks
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -185,6 +186,10 @@ pub struct NotInCache {
 pub struct HubFiles {
     /// The files.
     pub files: BTreeMap<String, HubFile>,
+    /// Files, and folders with a slash behind them, that its own indexes name and the repository
+    /// lacks: no pull of this commit brings them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub lacking: BTreeSet<String>,
 }
 
 /// A file of a repository as the hub describes it.
@@ -553,6 +558,7 @@ mod tests {
                 ("vae/x.safetensors".to_owned(), file(3_000_000, "b2")),
             ]
             .into(),
+            ..HubFiles::default()
         };
         let list = files_asked_path(&repository, &"a".repeat(40));
         fs::create_dir_all(list.parent().unwrap()).unwrap();

@@ -1,7 +1,7 @@
 //! A model as a folder in the diffusers layout: on disk or inside the binary, one code path.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
@@ -166,17 +166,19 @@ impl ModelFolder {
             }
             [] => match self.broken_link(part)? {
                 Some(path) => Err(self.missing(&path)),
-                None => Err(Error::FileMissing {
-                    file: self.describe(&format!("{part}/{}", SINGLE[0])),
-                    hint: format!(
-                        "looked for {}, {} and their .index.json in {part}/{}",
-                        SINGLE[0],
-                        SINGLE[1],
-                        self.completed_by()
-                    ),
-                }),
+                None => Err(self.without_weights(part)),
             },
         }
+    }
+
+    /// That a part has no weights, and how to get them.
+    fn without_weights(&self, part: &str) -> Error {
+        let [diffusers, transformers] = [SINGLE[0], SINGLE[1]].map(|name| format!("{part}/{name}"));
+        let way = self.how_to_complete(&[&*diffusers, &*transformers]);
+        let way = way.map_or(String::new(), |way| format!("; {way}"));
+        let looked =
+            format!("looked for {}, {} and their .index.json in {part}/", SINGLE[0], SINGLE[1]);
+        Error::FileMissing { file: self.describe(&diffusers), hint: looked + &way }
     }
 
     /// The variants in which a part lies (`fp16` of `model.fp16.safetensors`), each with its file,
@@ -246,49 +248,88 @@ impl ModelFolder {
 
     /// That a file is missing, and how to get it.
     pub(super) fn missing(&self, path: &str) -> Error {
-        let mut hint = match self.leads_nowhere(path) {
+        let state = match self.leads_nowhere(path) {
             true => "its link leads nowhere",
             false => "the folder is not a complete model in the diffusers layout",
-        }
-        .to_owned();
-        hint += &match self.completed_by() {
-            commands if commands.is_empty() => {
-                "; put the file there, or get the model anew (`kino models pull hf:OWNER/NAME`)"
-                    .to_owned()
-            }
-            commands => commands,
         };
-        Error::FileMissing { file: self.describe(path), hint }
+        let anew = "put the file there, or get the model anew (`kino models pull hf:OWNER/NAME`)";
+        let way = self.how_to_complete(&[path]).unwrap_or_else(|| anew.to_owned());
+        Error::FileMissing { file: self.describe(path), hint: format!("{state}; {way}") }
     }
 
-    /// The commands that complete the folder, where it is a snapshot in a Hugging Face cache
-    /// (`models--OWNER--NAME/snapshots/COMMIT`); else nothing.
-    fn completed_by(&self) -> String {
-        let commands = || {
-            let Origin::Directory(folder) = &self.0 else { return None };
-            let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
-            let commit = folder.file_name()?.to_str()?;
-            let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
-            let repository = snapshots.parent()?;
-            let name = repository.file_name()?.to_str()?.strip_prefix("models--")?;
-            let (owner, model) = name.split_once("--")?;
-            let main = std::fs::read_to_string(repository.join("refs/main")).unwrap_or_default();
-            let is_main = [commit, ""].contains(&main.trim());
-            let (at, revision) = match is_main {
-                true => (String::new(), String::new()),
-                false => (format!("@{commit}"), format!(" --revision {commit}")),
-            };
-            Some(format!(
-                "; `kino models pull hf:{owner}/{model}{at}` (or `hf download \
-                 {owner}/{model}{revision}`) completes it"
-            ))
-        };
-        commands().unwrap_or_default()
+    /// How to get a file that has one of these paths, where the folder is a snapshot of the hub.
+    fn how_to_complete(&self, paths: &[&str]) -> Option<String> {
+        let Origin::Directory(folder) = &self.0 else { return None };
+        let snapshot = Snapshot::of(folder)?;
+        match paths.iter().any(|path| snapshot.is_lacking(path)) {
+            true => Some(snapshot.another_source()),
+            false => Some(snapshot.commands()),
+        }
+    }
+}
+
+/// A folder in a Hugging Face cache, `models--OWNER--NAME/snapshots/COMMIT`.
+struct Snapshot {
+    /// `models--OWNER--NAME`, with its folder.
+    repository: PathBuf,
+    /// `OWNER/NAME`.
+    name: String,
+    commit: String,
+}
+
+impl Snapshot {
+    /// The snapshot that a folder is, if it is one.
+    fn of(folder: &Path) -> Option<Self> {
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let commit = folder.file_name()?.to_str()?.to_owned();
+        let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
+        let repository = snapshots.parent()?.to_owned();
+        let name = repository.file_name()?.to_str()?.strip_prefix("models--")?;
+        let (owner, model) = name.split_once("--")?;
+        Some(Snapshot { name: format!("{owner}/{model}"), commit, repository })
+    }
+
+    /// Whether a pull noted that the repository itself lacks a file, by its path or that of its
+    /// folder (`.kino/COMMIT.json`, `lacking`).
+    fn is_lacking(&self, path: &str) -> bool {
+        let notes = self.repository.join(".kino").join(format!("{}.json", self.commit));
+        let text = std::fs::read(notes).unwrap_or_default();
+        let notes: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        let mut lacking = notes["lacking"].as_array().into_iter().flatten();
+        lacking.any(|own| {
+            own.as_str()
+                .is_some_and(|own| own == path || own.ends_with('/') && path.starts_with(own))
+        })
+    }
+
+    /// The revision as our command and the hub's own take it: nothing for that of `main`.
+    fn revision(&self) -> (String, String) {
+        let main = std::fs::read_to_string(self.repository.join("refs/main")).unwrap_or_default();
+        match [&*self.commit, ""].contains(&main.trim()) {
+            true => (String::new(), String::new()),
+            false => (format!("@{}", self.commit), format!(" --revision {}", self.commit)),
+        }
+    }
+
+    /// The commands that complete it.
+    fn commands(&self) -> String {
+        let (name, (at, revision)) = (&self.name, self.revision());
+        format!("`kino models pull hf:{name}{at}` (or `hf download {name}{revision}`) completes it")
+    }
+
+    /// What is left to do where pulling it again brings nothing.
+    fn another_source(&self) -> String {
+        let (name, (at, _)) = (&self.name, self.revision());
+        format!(
+            "hf:{name}{at} itself lacks it on the hub, so that pulling it again brings nothing: take \
+             another revision (hf:{name}@REVISION) or another upload of the model, or put the file \
+             there"
+        )
     }
 }
 
 /// The names in a folder; those that are no text, no file of a model has.
-fn entries(folder: &std::path::Path) -> std::io::Result<Vec<String>> {
+fn entries(folder: &Path) -> std::io::Result<Vec<String>> {
     let names = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
     Ok(names.collect::<std::io::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
