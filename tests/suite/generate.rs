@@ -261,6 +261,40 @@ fn an_endpoint_is_asked_once_and_its_answer_stays_with_what_is_written() {
     assert_eq!(server.count(), 2);
 }
 
+/// What the node `full` says of its work.
+fn notes_of(events: &Mutex<Vec<kino_runtime::Event>>) -> Vec<String> {
+    let events = events.lock().unwrap();
+    let of = |event: &kino_runtime::Event| match event {
+        kino_runtime::Event::Finished { name, notes, .. } if &**name == "full" => notes.clone(),
+        _ => Vec::new(),
+    };
+    events.iter().flat_map(of).collect()
+}
+
+/// An answer that ends at `max_tokens` is taken, and that it is cut off is told with its node.
+#[test]
+fn an_answer_that_is_cut_off_is_told() {
+    let noted = |rig: &Rig, graph: &str| {
+        let events: Arc<Mutex<Vec<kino_runtime::Event>>> = Arc::default();
+        let seen = Arc::clone(&events);
+        let graph = rig.engine.open_text("g.ron", graph, rig.folder.path()).unwrap();
+        let run = graph.run(Inputs::new()).out(rig.folder.path().join("out"));
+        let run = run.on_event(move |event| seen.lock().unwrap().push(event.event));
+        run.start().unwrap().wait().unwrap_or_else(|error| panic!("{error}"));
+        notes_of(&events)
+    };
+    let ends = |reason: &str| {
+        let choice = format!(r#"{{"message": {{"content": "a fox"}}, "finish_reason": {reason}}}"#);
+        let server = Server::new(vec![http(200, &format!(r#"{{"choices": [{choice}]}}"#))]);
+        noted(&Rig::asking(&server.address), &graph(Path::new("endpoint"), ""))
+    };
+    let cut = "the answer is cut off after 12 tokens: a larger `max_tokens` lets it end";
+    assert_eq!(ends(r#""length""#), [cut]);
+    assert_eq!((ends(r#""stop""#).len(), ends("null").len()), (0, 0));
+    // A local model likewise.
+    assert_eq!(noted(&Rig::new(), &graph(&reference("qwen3.gguf"), r#""family": "none""#)), [cut]);
+}
+
 #[test]
 fn an_endpoint_that_does_not_answer_is_that_nodes_error() {
     let graph = graph(Path::new("endpoint"), "");
@@ -276,6 +310,24 @@ fn an_endpoint_that_does_not_answer_is_that_nodes_error() {
         (http(200, "<html>a page"), "does not answer with JSON: <html>a page"),
         (http(200, r#"{"choices": []}"#), "has no `choices[0].message.content`"),
         (http(200, r#"{"choices": [{"message": {"content": " "}}]}"#), "answered nothing"),
+        (
+            http(
+                200,
+                r#"{"choices": [{"message": {"content": null, "refusal": "I can\u0027t."}}]}"#,
+            ),
+            "refuses to answer: I can't.",
+        ),
+        (
+            http(
+                200,
+                r#"{"choices": [{"message": {"content": "a f"}, "finish_reason": "content_filter"}]}"#,
+            ),
+            "stopped the answer (content_filter)",
+        ),
+        (
+            http(200, r#"{"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}"#),
+            "came to no answer within the tokens that it may write",
+        ),
         (http(307, "").replace("\r\n\r\n", "\r\nLocation: http://127.0.0.1:9/\r\n\r\n"), "(307"),
         ("HTTP/1.1 200 S\r\nContent-Length: 90\r\n\r\n{".to_owned(), "ended early"),
     ] {

@@ -249,7 +249,7 @@ pub(crate) struct SettingFlags {
     #[arg(short, long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
     /// How much memory runs may take, such as 12GB; more than is set or less
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) memory: Option<String>,
 }
 

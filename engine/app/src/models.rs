@@ -166,7 +166,15 @@ fn trouble(model: &FoundModel) -> Option<String> {
         return Some("another one of this name is taken".to_owned());
     }
     let of_part = model.parts.iter().find_map(|part| part.problem.as_ref());
-    model.problem.as_ref().or(of_part).map(|problem| problem.chars().take(200).collect())
+    model.problem.as_ref().or(of_part).map(|problem| begin_of(problem, 200))
+}
+
+/// The beginning of a text, at most so many characters, which ends with a whole word.
+fn begin_of(text: &str, most: usize) -> String {
+    let Some((end, _)) = text.char_indices().nth(most) else { return text.to_owned() };
+    let begin = &text[..end];
+    let words = begin.rsplit_once(' ').map_or(begin, |(words, _)| words);
+    format!("{} …", words.trim_end())
 }
 
 fn of_gap(gap: &HubGap) -> String {
@@ -441,4 +449,16 @@ fn places(settings: &Settings, screen: &Screen) -> Result<Exit, Failure> {
         "HF_HUB_CACHE or HF_HOME moves the cache; `kino config set models FOLDER …` names others";
     screen.print(&format!("{}\n{}\n", table.render(), out.dim(hint)))?;
     Ok(Exit::Good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begin_of;
+
+    #[test]
+    fn a_long_text_ends_with_a_whole_word() {
+        assert_eq!(begin_of("one two three", 13), "one two three");
+        assert_eq!(begin_of("one two three", 10), "one two …");
+        assert_eq!(begin_of("größer", 3), "grö …");
+    }
 }

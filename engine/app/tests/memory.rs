@@ -362,9 +362,11 @@ fn a_budget_is_told_by_flag_or_environment_and_the_flag_counts() {
     }
     let args = [&plan[..], &["--memory", "2GB"]].concat();
     assert_eq!(run(Some("50MB"), &args).code, 0, "the flag counts, not the environment");
-    let wrong = run(None, &[&plan[..], &["--memory", "much"]].concat());
-    assert_eq!(wrong.code, 2);
-    assert!(wrong.err.contains("much is no size"), "{}", wrong.err);
+    for size in ["much", "-1"] {
+        let wrong = run(None, &[&plan[..], &["--memory", size]].concat());
+        assert_eq!(wrong.code, 2);
+        assert!(wrong.err.contains(&format!("{size} is no size")), "{}", wrong.err);
+    }
     let help = place.good(&["run", "--help"]);
     assert!(help.contains("--memory <SIZE>"), "{help}");
 }

@@ -236,8 +236,8 @@ fn a_snapshot_of_another_program_that_is_incomplete_names_the_command_that_compl
     }
 }
 
-/// A repository that lacks what its own indexes name is told as such when it is pulled, and no later
-/// command says to pull it again.
+/// A repository that lacks what its own indexes name is told as such when it is pulled, and no
+/// later command says to pull it again.
 #[test]
 fn a_repository_that_is_not_whole_is_told_when_it_is_pulled_and_never_asked_for_again() {
     let rig = Rig::new();
@@ -379,9 +379,34 @@ fn files_are_found_in_the_folders_of_comfyui() {
         let ran = enlarge(name);
         assert_eq!((ran.code, &*ran.err), (0, ""), "{name}");
     }
+    // Another ending, another case, another kind's folder, a folder in there, a slip.
+    place.write("comfy/models/loras/only.safetensors", kino_shapes::VIDEO_X4);
+    place.write("comfy/models/upscale_models/deep/net.safetensors", kino_shapes::VIDEO_X4);
+    for (written, meant) in [
+        ("x4.pth", "x4.safetensors"),
+        ("x4.safetensor", "x4.safetensors"),
+        ("Other.safetensors", "other.safetensors"),
+        ("only.safetensors", "loras/only.safetensors"),
+        ("net.safetensors", "deep/net.safetensors"),
+    ] {
+        if place.path(&format!("more/scalers/{written}")).exists() {
+            continue; // A disk that does not tell cases apart.
+        }
+        let told = enlarge(written).err;
+        assert!(told.contains(&format!("did you mean `{meant}`?")), "{written}: {told}");
+        assert_eq!(enlarge(meant).code, 0, "{meant}");
+    }
+    let told = rig.ends(2, &["models", "show", "x4.gguf"]);
+    assert!(told.contains("did you mean `x4.safetensors`?"), "{told}");
     let told = enlarge("none.safetensors").err;
     assert!(told.contains("models and there in upscale_models"), "{told}");
-    assert!(told.contains("more/scalers, too"), "{told}");
+    assert!(told.contains("more/scalers, too") && !told.contains("did you mean"), "{told}");
+    let told = rig.ends(1, &["models", "show", "comfy/models"]);
+    assert!(told.contains("the folder holds several models or files of them"), "{told}");
+    assert!(
+        told.contains("loras/only.safetensors") && told.contains("config set models"),
+        "{told}"
+    );
     // Two of one name.
     place.write("more/scalers/x4.safetensors", [kino_shapes::VIDEO_X4, b""].concat());
     let ran = enlarge("x4.safetensors");
@@ -462,6 +487,45 @@ fn what_is_at_hand_is_listed_and_shown() {
     tensors.insert("encoder.embed_tokens.weight".to_owned(), table);
     candle_core::safetensors::save(&tensors, &encoder).unwrap();
     rig.ends(0, &["models", "show", "tiny"]);
+    // A model that lacks its index is no folder of others.
+    let (index, away) = (rig.place.path("tiny/model_index.json"), rig.place.path("away.json"));
+    fs::rename(&index, &away).unwrap();
+    let told = rig.ends(1, &["models", "show", "tiny"]);
+    assert!(told.contains("is missing: the folder is not a complete model"), "{told}");
+    fs::rename(&away, &index).unwrap();
+    // An encoder without a config whose heads nobody can know.
+    let encoder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/ref/wan_i2v/model/image_encoder/model.safetensors"
+    );
+    rig.place.write("clip.safetensors", fs::read(encoder).unwrap());
+    let told = rig.ends(1, &["models", "show", "clip.safetensors"]);
+    assert!(told.contains("known are the widths 768, 1024, 1280, 1664"), "{told}");
+    // A part of it is no model.
+    let told = rig.ends(1, &["models", "show", "tiny/transformer"]);
+    assert!(told.contains("one part of a model alone, its transformer (WanTransf"), "{told}");
+    assert!(told.contains("the folder above it is the model"), "{told}");
+    for name in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        let bytes = fs::read(rig.place.path(&format!("tiny/vae/{name}"))).unwrap();
+        rig.place.write(&format!("alone/{name}"), bytes);
+    }
+    rig.graph("alone", "alone");
+    let told = rig.ends(2, &["plan", "alone.ron"]);
+    assert!(
+        told.contains("its file diffusion_pytorch_model.safetensors goes to the port `vae`"),
+        "{told}"
+    );
+    // An index that names another scheduler.
+    let index = rig.place.path("tiny/model_index.json");
+    let mut text: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    text["scheduler"][1] = "FlowMatchEulerDiscreteScheduler".into();
+    fs::write(&index, text.to_string()).unwrap();
+    rig.graph("tiny", "tiny");
+    let told = rig.ends(0, &["plan", "tiny.ron"]);
+    assert!(
+        told.contains("names the scheduler FlowMatchEulerDiscreteScheduler, scheduler/"),
+        "{told}"
+    );
     let config = rig.place.path("tiny/transformer/config.json");
     let mut text: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
     text["num_layers"] = (text["num_layers"].as_u64().unwrap() + 1).into();

@@ -51,6 +51,15 @@ pub struct ChatQuestion<'a> {
     pub stop: &'a str,
 }
 
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatAnswer {
+    /// What the model wrote.
+    pub text: String,
+    /// Whether it ended at [`ChatQuestion::max_tokens`], and not where the model ends it.
+    pub is_cut: bool,
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub struct ChatError {
@@ -97,7 +106,7 @@ fn is_local(url: &str) -> bool {
 ///
 /// # Errors
 /// When no answer comes in time, it is refused, or it is no answer of that form.
-pub fn chat(endpoint: &ChatEndpoint, question: &ChatQuestion<'_>) -> Result<String, ChatError> {
+pub fn chat(endpoint: &ChatEndpoint, question: &ChatQuestion<'_>) -> Result<ChatAnswer, ChatError> {
     let failed = |message: String, hint| Err(ChatError { message, hint });
     let at = &endpoint.url;
     if let Some(wrong) = address_error(at) {
@@ -142,18 +151,40 @@ pub fn chat(endpoint: &ChatEndpoint, question: &ChatQuestion<'_>) -> Result<Stri
     let Some(answer) = answer else {
         return failed(format!("{at} does not answer with JSON: {}", shown(&text)), SET_URL);
     };
-    match answer["choices"][0]["message"]["content"].as_str() {
-        Some(content) => Ok(content.to_owned()),
-        None => failed(
+    read(at, &answer).unwrap_or_else(|| {
+        failed(
             format!("the answer of {at} has no `choices[0].message.content`: {}", shown(&text)),
             SET_URL,
-        ),
+        )
+    })
+}
+
+/// What an endpoint answers, or why it does not; none where it says neither.
+fn read(at: &str, answer: &Value) -> Option<Result<ChatAnswer, ChatError>> {
+    let choice = &answer["choices"][0];
+    let message = &choice["message"];
+    let failed = |message: String, hint| Some(Err(ChatError { message, hint }));
+    if let Some(refusal) = message["refusal"].as_str().filter(|said| !said.trim().is_empty()) {
+        return failed(format!("{at} refuses to answer: {}", shown(refusal.as_bytes())), REWORD);
+    }
+    let reason = choice["finish_reason"].as_str();
+    if reason == Some("content_filter") {
+        return failed(format!("the filter of {at} stopped the answer (content_filter)"), REWORD);
+    }
+    let is_cut = reason == Some("length");
+    match message["content"].as_str() {
+        None | Some("") if is_cut => {
+            let message = format!("{at} came to no answer within the tokens that it may write");
+            failed(message, "raise `max_tokens`: what it thinks before it answers counts, too")
+        }
+        content => Some(Ok(ChatAnswer { text: content?.to_owned(), is_cut })),
     }
 }
 
 const SET_URL: &str = "the setting `llm_url` is the address of an endpoint of OpenAI's form, up to \
                        and with `/v1`: `kino config` shows it";
 const AGAIN: &str = "try again";
+const REWORD: &str = "another prompt, another `instruction` or another model may help";
 
 fn body(endpoint: &ChatEndpoint, question: &ChatQuestion<'_>) -> String {
     let message = |role: &str, content: &str| json!({"role": role, "content": content});

@@ -22,7 +22,7 @@ mod verify;
 
 pub use access::{HubAccess, Token};
 pub use blob::blob_name;
-pub use chat::{ChatEndpoint, ChatError, ChatQuestion, address_error, chat};
+pub use chat::{ChatAnswer, ChatEndpoint, ChatError, ChatQuestion, address_error, chat};
 pub use error::{Error, Result};
 pub use pull::{PullEvent, PullRequest, Pulled, PulledFile, pull};
 pub use verify::{BlobState, VerifiedFile, verify};

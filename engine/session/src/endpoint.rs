@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kino_hub::{ChatEndpoint, ChatQuestion, Token};
 use kino_node::Error;
-use kino_nodes::{AskText, TextRequest};
+use kino_nodes::{AskText, TextAnswer, TextRequest};
 use kino_world::AtomicFile;
 
 use crate::settings::Settings;
@@ -78,7 +78,7 @@ impl AskText for Endpoint {
         }
     }
 
-    fn ask(&self, request: &TextRequest) -> Result<String, Error> {
+    fn ask(&self, request: &TextRequest) -> Result<TextAnswer, Error> {
         if self.chat.model.is_empty() {
             return Err(Error::advised(
                 format!("no model of {} is named", self.chat.url),
@@ -95,6 +95,7 @@ impl AskText for Endpoint {
             stop: &request.stop,
         };
         let answer = kino_hub::chat(&self.chat, &asked);
-        answer.map_err(|error| Error::advised(error.message, error.hint))
+        let answer = answer.map_err(|error| Error::advised(error.message, error.hint))?;
+        Ok(TextAnswer { text: answer.text, is_cut: answer.is_cut })
     }
 }

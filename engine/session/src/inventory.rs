@@ -3,7 +3,6 @@
 //! loaded: configs and headers are read, and samples of the data.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use kino_models::model::Model;
 use kino_models::upscale::read_upscaler;
 use kino_models::weight::{LoraSpec, Weights};
 pub use kino_nodes::{ModelFolders, ModelPlace};
-use kino_nodes::{OpenModel, path_of_read};
+use kino_nodes::{OpenModel, is_weights, model_meant_by, models_below, name_in, path_of_read};
 use kino_world::extra_model_paths;
 use kino_world::hub::{HubCache, HubGap, HubModel, HubSnapshot};
 
@@ -27,8 +26,6 @@ use crate::settings::Settings;
 
 /// The model in the binary.
 pub(crate) const EMBEDDED: &str = "embedded:shapes";
-/// How deep folders of models are looked through.
-const DEPTH: usize = 4;
 /// Entries of folders that are looked at, at most.
 const MOST: usize = 20_000;
 
@@ -173,11 +170,16 @@ impl FoundModel {
         let mut names: BTreeSet<String> = checkpoint.part_names().map(str::to_owned).collect();
         // Those that the configs say and that have no weights at all.
         names.extend(read.iter().flat_map(parts_of).map(str::to_owned));
+        let is_model = folder.contains("model_index.json");
         for name in names {
-            self.parts.push(match checkpoint.part(&name) {
-                Ok(files) => FoundPart::of(&name, &files),
-                Err(error) => FoundPart::without_weights(&name, error.to_string()),
-            });
+            match checkpoint.part(&name) {
+                Ok(files) => self.parts.push(FoundPart::of(&name, &files)),
+                Err(error) if is_model => {
+                    self.parts.push(FoundPart::without_weights(&name, error.to_string()));
+                }
+                // Any folder in one that is no model.
+                Err(_) => {}
+            }
         }
         match read {
             Err(error) => self.problem = told(&error),
@@ -342,10 +344,7 @@ pub fn list(settings: &Settings) -> Result<Vec<FoundModel>> {
             ModelPlace::Root(root) => (root, false),
             ModelPlace::Kind(of) => (&of.folder, true),
         };
-        let mut paths = Vec::new();
-        walk((root, &mut Vec::new()), DEPTH, &mut left, &mut paths);
-        paths.sort();
-        for path in paths {
+        for path in models_below(root, &mut left) {
             // One that a link leads to, or another setting, is told once.
             let real = path.canonicalize().unwrap_or_else(|_| path.clone());
             if !seen.insert(real) {
@@ -396,7 +395,10 @@ pub fn show(settings: &Settings, source: &str, graph: &Path) -> Result<FoundMode
     let path = path_of_read(source, graph, &folders).filter(|path| path.exists());
     let Some(path) = path else {
         let message = format!("{source} is neither a file nor a folder here");
-        let hint = "`kino models list` shows what is at hand; hf:OWNER/NAME is a model of the hub";
+        let hint = format!(
+            "{}`kino models list` shows what is at hand; hf:OWNER/NAME is a model of the hub",
+            model_meant_by(source, graph, &folders)
+        );
         return Err(Error::usage(message).advising(hint));
     };
     let found = FoundModel::new(source, ModelOrigin::Folder, Some(path.clone()));
@@ -422,53 +424,4 @@ fn parts_of(model: &Model) -> impl Iterator<Item = &'static str> {
         model.vae.as_ref().map(|part| part.part),
     ];
     parts.into_iter().flatten().chain(others)
-}
-
-/// Whether a name is one of a file of weights that is read.
-fn is_weights(path: &Path) -> bool {
-    let is = |ending: &str| path.extension().is_some_and(|end| end.eq_ignore_ascii_case(ending));
-    is("safetensors") || is("gguf")
-}
-
-/// The models in the diffusers layout and the files of weights below a folder, which lies within
-/// `above`. A link to one of those leads nowhere else.
-fn walk(
-    (folder, above): (&Path, &mut Vec<PathBuf>),
-    depth: usize,
-    left: &mut usize,
-    found: &mut Vec<PathBuf>,
-) {
-    if folder.join("model_index.json").is_file() {
-        found.push(folder.to_owned());
-        return;
-    }
-    let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    if above.contains(&real) {
-        return;
-    }
-    above.push(real);
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if *left == 0 {
-            break;
-        }
-        *left -= 1;
-        let path = entry.path();
-        if path.is_dir() && depth > 0 {
-            walk((&path, above), depth - 1, left, found);
-        } else if is_weights(&path) && path.is_file() {
-            found.push(path);
-        }
-    }
-    above.pop();
-}
-
-/// What a graph writes for a file in a folder of models: in one of a kind, its path in there.
-fn name_in(root: &Path, path: &Path, is_kind: bool) -> String {
-    let inside = path.strip_prefix(root).unwrap_or(path);
-    let mut parts = inside.components();
-    let kind = parts.next().filter(|_| !is_kind && path.is_file() && parts.clone().count() > 0);
-    let is_known = |name: &str| kino_nodes::MODEL_KINDS.contains(&name);
-    let kind = kind.and_then(|kind| kind.as_os_str().to_str()).filter(|kind| is_known(kind));
-    let inside = if kind.is_some() { parts.as_path() } else { inside };
-    kino_port::path_to_text(inside).into_owned()
 }

@@ -7,7 +7,7 @@ mod instructions;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use kino_models::language::{GenerateRequest, LanguageSpec, Sampling};
+use kino_models::language::{Answer, GenerateRequest, LanguageSpec, Sampling};
 use kino_models::noise::philox;
 use kino_node::{Cx, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
@@ -19,8 +19,8 @@ use crate::files::doubled;
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::models::{Models, OpenNetwork, network_error, network_file};
 
-use answer::checked;
-pub use endpoint::{AskText, TextEndpoint, TextRequest};
+use answer::{checked, note_cut};
+pub use endpoint::{AskText, TextAnswer, TextEndpoint, TextRequest};
 use instructions::{FAMILIES, told};
 
 /// Has a language model write a text.
@@ -200,7 +200,11 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     };
     let draw = |at: u64| uniform(seed, at);
     let answer = loaded.generate(&request, &draw, &mut progress, &mut check_cancel(cx.cancel));
-    let answer = checked(answer.node()?)?;
+    let Answer { text: answer, is_cut } = answer.node()?;
+    let answer = checked(answer)?;
     cx.progress(of, of);
+    if is_cut {
+        note_cut(cx, tokens - prompt, request.max_tokens);
+    }
     Ok(vec![Some(Value::Text(answer.into()))])
 }

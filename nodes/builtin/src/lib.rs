@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod at_hand;
 mod audio;
 mod error;
 mod files;
@@ -40,7 +41,8 @@ use candle_core::Device;
 use kino_node::{Cancel, CancelScope, Ledger, NodeDef, RemoveLeftovers, Services};
 use kino_world::HashCache;
 
-pub use generate::{AskText, TextEndpoint, TextRequest};
+pub use at_hand::{MODEL_KINDS, is_weights, models_below, name_in};
+pub use generate::{AskText, TextAnswer, TextEndpoint, TextRequest};
 pub use kino_models::noise::{normal, philox};
 /// The files of `embedded:shapes`: path inside the model, and contents.
 pub use kino_shapes::FILES as EMBEDDED_FILES;
@@ -48,7 +50,7 @@ pub use models::{
     DitHandle, Handle, ImageHandle, LoadedDit, LowNoise, MissingPart, Models, OpenModel, Resident,
     TextHandle, VaeHandle,
 };
-pub use source::{MODEL_KINDS, ModelFolders, ModelPlace, path_of_read};
+pub use source::{ModelFolders, ModelPlace, model_meant_by, path_of_read};
 
 /// Every built-in node, in the order in which they are listed.
 pub static NODES: &[&NodeDef] = &[

@@ -416,6 +416,10 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
             .chain(doubles)
             .chain(not_int8)
             .chain(swapped(&named))
+            .chain(model.other_scheduler.iter().map(|message| {
+                PlanError::at("source", message.clone())
+                    .hint("diffusers takes the former: `scheduler` of `dit.sample` chooses it")
+            }))
             .collect(),
         ..StepInfo::default()
     })

@@ -10,6 +10,7 @@ use kino_port::PlanError;
 use kino_world::FolderOfKind;
 use kino_world::hub::{HubCache, HubModel, NotInCache};
 
+use crate::at_hand::{MODEL_KINDS, Missing};
 use crate::error::at_input;
 
 /// The prefix of models inside the binary.
@@ -91,6 +92,16 @@ impl ModelFolders {
     /// The same of models in folders of their own.
     pub(crate) fn doubled_folder(&self, (port, path): (&str, &str)) -> Option<PlanError> {
         told_twice((port, path), &within(self.roots(), path, |place| place.is_dir()))
+    }
+
+    /// The question whether something else was meant by what is missing; empty where nothing is
+    /// alike that may be read.
+    pub(crate) fn did_you_mean(&self, missing: &Missing<'_>, policy: &FilePolicy) -> String {
+        let places = self.0.iter().map(|place| match place {
+            ModelPlace::Root(root) => (root.as_path(), None),
+            ModelPlace::Kind(FolderOfKind { kind, folder }) => (folder.as_path(), Some(&**kind)),
+        });
+        missing.did_you_mean(places, |path| policy.check_model(path).is_ok())
     }
 
     /// What a message says of where a file of these kinds was looked for; empty where nowhere.
@@ -204,9 +215,12 @@ impl ModelSource {
             policy.check_model(&found).map_err(at_input("source"))?;
             return Ok(ModelSource::Folder(found));
         }
+        let kinds = folders_of(part_names::TRANSFORMER);
+        let missing = Missing { path: source, own: &folder, kinds, is_model: true };
         let hint = format!(
-            "a model is a folder in the diffusers layout (relative to the graph, or to a folder of \
+            "{}a model is a folder in the diffusers layout (relative to the graph, or to a folder of \
              the setting `models`), embedded:shapes, or hf:OWNER/NAME{}",
+            models.did_you_mean(&missing, policy),
             models.looked(source, &[])
         );
         let found = if folder.exists() { "is a file" } else { "does not exist" };
@@ -301,20 +315,6 @@ pub(crate) struct RequestLocation {
     files: Vec<(&'static str, PathBuf)>,
 }
 
-/// What ComfyUI calls the folders in which the files lie that nodes read.
-pub const MODEL_KINDS: [&str; 10] = [
-    "diffusion_models",
-    "unet",
-    "checkpoints",
-    "vae",
-    "text_encoders",
-    "clip",
-    "clip_vision",
-    "loras",
-    "upscale_models",
-    "LLM",
-];
-
 /// The folders of ComfyUI in which files of a part lie, inside a folder of models; those that hold
 /// several parts lie in `checkpoints`.
 pub(crate) fn folders_of(part: &str) -> &'static [&'static str] {
@@ -351,9 +351,11 @@ pub(crate) fn find_part(
     if let Some(found) = models.find((port, path), folders_of(part), policy)? {
         return Ok(found);
     }
+    let missing = Missing { path, own: &own, kinds: folders_of(part), is_model: false };
     let hint = format!(
-        "it is a safetensors or GGUF file, relative to the graph or to a folder of the setting \
+        "{}it is a safetensors or GGUF file, relative to the graph or to a folder of the setting \
          `models`, or hf:OWNER/NAME/PATH{}",
+        models.did_you_mean(&missing, policy),
         models.looked(path, folders_of(part))
     );
     let message = format!("{} does not exist", own.display());
@@ -426,6 +428,14 @@ pub fn path_of_read(read: &str, graph: &Path, models: &ModelFolders) -> Option<P
             Some(if own.exists() { own } else { others().unwrap_or(own) })
         }
     }
+}
+
+/// The question whether another model or file at hand was meant by what a graph in the folder
+/// `graph` would read; empty where nothing is alike.
+pub fn model_meant_by(read: &str, graph: &Path, models: &ModelFolders) -> String {
+    let own = graph.join(read);
+    let missing = Missing { path: read, own: &own, kinds: &MODEL_KINDS, is_model: true };
+    models.did_you_mean(&missing, &FilePolicy::default())
 }
 
 #[cfg(test)]

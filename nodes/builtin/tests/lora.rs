@@ -406,10 +406,24 @@ fn what_does_not_fit_is_refused_in_the_plan() {
             &[(&of("unet.mid.q", down), &[2, 8]), (&of("unet.mid.q", up), &[8, 2])]
         ),
         "path: /other.safetensors: none of its 1 layers is in this transformer: it was made for \
-         another family of models; take one that was made for this family (its first is \
+         another family of models; take one that was made for this family (one of them is \
          `unet.mid.q`; the transformer has such as `blocks.0.attn1.norm_k.weight`)"
     );
+    // One of SDXL has layers of its text encoders, too.
     let of_text = "lora_te1_text_model_encoder_layers_0_mlp_fc1";
+    let of_unet = "lora_unet_down_blocks_1_attentions_0_proj_in";
+    let said = refused(
+        "sdxl.safetensors",
+        &[
+            (&of(of_text, "lora_down.weight"), &[2, 8]),
+            (&of(of_text, "lora_up.weight"), &[8, 2]),
+            (&of(of_unet, "lora_down.weight"), &[2, 8]),
+            (&of(of_unet, "lora_up.weight"), &[8, 2]),
+        ],
+    );
+    assert!(said.contains("none of its 2 layers is in this transformer"), "{said}");
+    assert!(said.contains("made for a U-Net, as Stable Diffusion and SDXL have"), "{said}");
+    assert!(said.contains(&format!("one of them is `{of_unet}`")), "{said}");
     let said = refused(
         "text.safetensors",
         &[(&of(of_text, "lora_down.weight"), &[2, 8]), (&of(of_text, "lora_up.weight"), &[8, 2])],

@@ -6,6 +6,7 @@
 
 mod bundle;
 mod check;
+mod config_error;
 mod direct;
 mod file;
 mod folder;
@@ -15,12 +16,15 @@ mod header;
 mod layout;
 mod metadata;
 mod opened;
+mod other_folder;
 mod part;
 mod safetensors;
 mod single;
+mod snapshot;
 
 pub(crate) use bundle::parts as bundled_parts;
 pub use check::{LARGEST_SIZE, invalid, require_positive, require_sizes, unsupported};
+pub(crate) use config_error::value_or_null;
 pub use file::DataFile;
 pub use folder::{EmbeddedFiles, ModelFiles, ModelFolder};
 pub use header::StoredType;

@@ -17,7 +17,7 @@ pub use decoder::{Decoder, KvCache};
 pub use rope::Rope;
 pub use sampling::Sampling;
 pub use spec::{
-    GenerateRequest, LanguageModel, LanguageSpec, LanguageSummary, read_language_model,
+    Answer, GenerateRequest, LanguageModel, LanguageSpec, LanguageSummary, read_language_model,
     without_thoughts,
 };
 pub use template::{ChatNames, Message, render};

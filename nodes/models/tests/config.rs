@@ -3,6 +3,7 @@
 mod common;
 
 use common::{model, reference};
+use kino_models::checkpoint::ModelFiles;
 use kino_models::families::wan::{ModelConfig, PROMPTS};
 use kino_models::sampling::{ScheduleKind, SchedulerConfig, SolverType};
 use kino_models::text::TokenizerConfig;
@@ -73,7 +74,7 @@ fn blocks_beside_the_main_ones_are_said_by_the_config() {
         ("vace_layers", json!([]), "begins with 0 and names each layer once"),
         ("vace_layers", json!([0, 2, 2]), "begins with 0 and names each layer once"),
         ("vace_layers", json!([0, 3]), "names the layer 3; there are 3 from 0 on"),
-        ("vace_layers", json!([0, -1]), "invalid value"),
+        ("vace_layers", json!([0, -1]), "`vace_layers` is [0,-1]; expected a whole number"),
         ("vace_layers", Value::Null, "needs `vace_layers` and `vace_in_channels`"),
         ("vace_in_channels", Value::Null, "needs `vace_layers` and `vace_in_channels`"),
         ("vace_in_channels", json!(32), "two latents of 16 and a mask are more"),
@@ -141,9 +142,33 @@ fn the_embedded_model_is_understood() {
     assert_eq!(config.transformer.unwrap().dim(), 192);
 }
 
+/// Experts that read other sizes: which, and by how much.
+#[test]
+fn the_sizes_are_named_in_which_experts_differ() {
+    let (place, folder) = edited_of("wan22_a14b/model", "model_index.json", |_| ());
+    let low = place.path().join("transformer_2/config.json");
+    std::fs::create_dir_all(low.parent().unwrap()).unwrap();
+    let read = |edit: &dyn Fn(&mut Value)| {
+        let mut config: Value = folder.json("transformer/config.json").unwrap();
+        edit(&mut config);
+        std::fs::write(&low, config.to_string()).unwrap();
+        ModelConfig::read(&folder).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&|_| ()), Ok(()));
+    let told = read(&|config| {
+        config["in_channels"] = json!(36);
+        config["text_dim"] = json!(8);
+    });
+    let text = folder.json::<Value>("transformer/config.json").unwrap()["text_dim"].clone();
+    let differ =
+        format!("than the first: `in_channels` is 36, not 16, `text_dim` is 8, not {text}");
+    let told = told.unwrap_err();
+    assert!(told.contains("transformer_2/config.json") && told.contains(&differ), "{told}");
+}
+
 #[test]
 fn a_missing_key_is_named() {
-    let missing = |path: &str, key: &str| refused(path, key, Value::Null, &["missing field", key]);
+    let missing = |path: &str, key: &str| refused(path, key, Value::Null, &[key, "is missing"]);
     missing("model_index.json", "_class_name");
     missing("transformer/config.json", "ffn_dim");
     missing("vae/config.json", "latents_std");
@@ -157,7 +182,12 @@ fn what_contradicts_itself_is_refused() {
     refused(transformer, "text_dim", json!(41), &["text_dim is 41", "d_model is 40"]);
     refused(transformer, "num_attention_heads", json!(0), &["num_attention_heads", "0"]);
     refused(transformer, "attention_head_dim", json!(15), &["attention_head_dim", "even"]);
-    refused(transformer, "num_layers", json!("three"), &["expected usize"]);
+    refused(
+        transformer,
+        "num_layers",
+        json!("three"),
+        &["`num_layers` is \"three\"; expected a whole number"],
+    );
     refused("vae/config.json", "z_dim", json!(15), &["latents_mean", "16 values", "15"]);
     refused("vae/config.json", "temperal_downsample", json!([true]), &["one shorter"]);
     refused("text_encoder/config.json", "relative_attention_num_buckets", json!(3), &["buckets"]);

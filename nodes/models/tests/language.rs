@@ -152,7 +152,7 @@ fn the_same_seed_gives_the_same_text_and_stops_where_it_is_told() {
         let text =
             model.generate(&request, &uniform(seed), &mut |more| read += more, &mut || Ok(()));
         assert!(read >= model.prompt(&request).unwrap().len());
-        text.unwrap()
+        text.unwrap().text
     };
     let one = answer(1, "");
     assert_eq!(one, answer(1, ""));

@@ -7,7 +7,7 @@ use kino_models::language::without_thoughts;
 use kino_node::{Answers, Cx, Inputs, Result, Services};
 use kino_port::{Fact, Facts, Literal, PlanError, StepInfo};
 
-use super::answer::checked;
+use super::answer::{checked, note_cut};
 use super::instructions::told;
 use crate::error::IntoNode;
 use crate::files::cancellable;
@@ -30,10 +30,19 @@ pub trait AskText: Send + Sync {
     ///
     /// # Errors
     /// When it does not answer.
-    fn ask(&self, request: &TextRequest) -> Result<String>;
+    fn ask(&self, request: &TextRequest) -> Result<TextAnswer>;
 
     /// Keeps an answer for [`AskText::earlier`].
     fn keep(&self, question: &str, answer: &str);
+}
+
+/// What a language model elsewhere answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextAnswer {
+    /// What it wrote.
+    pub text: String,
+    /// Whether it ended at [`TextRequest::max_tokens`], and not where the model ends it.
+    pub is_cut: bool,
 }
 
 /// What is asked.
@@ -173,8 +182,12 @@ pub(super) fn run(cx: &Cx<'_>, inputs: &Inputs<'_>, told: &str) -> Result<String
     }
     cx.check_cancel()?;
     let asked = Arc::clone(&endpoint);
-    let answer = cancellable(cx.cancel, move || asked.ask(&request))??;
-    let answer = checked(without_thoughts(&answer).node()?)?;
+    let max_tokens = request.max_tokens;
+    let TextAnswer { text, is_cut } = cancellable(cx.cancel, move || asked.ask(&request))??;
+    let answer = checked(without_thoughts(&text).node()?)?;
+    if is_cut {
+        note_cut(cx, max_tokens, max_tokens);
+    }
     endpoint.keep(&question, &answer);
     Ok(note(answer))
 }

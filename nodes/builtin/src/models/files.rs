@@ -10,6 +10,7 @@ use kino_models::weight::Weights;
 use kino_node::Services;
 use kino_port::{PlanError, PlannedRead, PlannedWeights};
 
+use crate::at_hand::Missing;
 use crate::error::{at_input, of_model};
 use crate::files::{input, model_folders, policy};
 use crate::source::hub_file;
@@ -262,9 +263,11 @@ pub(crate) fn network_file(
         return Ok(real(found));
     }
     let message = format!("{} does not exist", own.display());
+    let missing = Missing { path, own: &own, kinds, is_model: false };
     let hint = format!(
-        "{what} (relative to the graph or to a folder of the setting `models`), or \
+        "{}{what} (relative to the graph or to a folder of the setting `models`), or \
          hf:OWNER/NAME/PATH{}",
+        folders.did_you_mean(&missing, &policy(services)),
         folders.looked(path, kinds)
     );
     Err(PlanError::at(port, message).hint(hint).of_machine())

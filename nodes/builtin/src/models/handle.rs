@@ -7,6 +7,7 @@ use kino_models::checkpoint::{Checkpoint, PartFiles};
 use kino_models::model::{
     Component, DenoiserSpec, ImageEncoderSpec, LatentLayout, Model, TextEncoderSpec, VideoVae,
 };
+use kino_models::sampling::SchedulerConfig;
 use kino_models::weight::{LoraMatch, LoraSpec, Probe, WeightFit, Weights};
 use kino_node::LatentSpace;
 use kino_port::{PlannedWeights, StreamedWeights};
@@ -26,6 +27,8 @@ pub struct OpenModel {
     pub vae_faults: [Option<String>; 2],
     /// Weights of single files that their part does not read, by the part.
     pub left_over: Vec<(&'static str, String)>,
+    /// That its index names another scheduler than the folder of that one, if it does.
+    pub other_scheduler: Option<String>,
     /// What the networks of parts asked for, by the part.
     asked: Vec<(&'static str, Arc<Probe>)>,
 }
@@ -53,7 +56,8 @@ impl OpenModel {
             vae_faults = networks.map(|mut of| of.faults.pop().map(|(_, message)| message));
         }
         let Found { faults, left_over, asked } = found;
-        OpenModel { checkpoint, parts, faults, vae_faults, left_over, asked }
+        let other_scheduler = SchedulerConfig::other_in_index(&checkpoint);
+        OpenModel { checkpoint, parts, faults, vae_faults, left_over, other_scheduler, asked }
     }
 
     /// What the network of a part asks for.

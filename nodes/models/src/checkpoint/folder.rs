@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use super::config_error;
 use super::file::DataFile;
+use super::other_folder;
 use super::part::PartFiles;
+use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 
 /// The longest file that is read as a config or a tokenizer.
@@ -23,6 +26,9 @@ const SINGLE: [&str; 4] = [
     "diffusion_pytorch_model.bin",
     "pytorch_model.bin",
 ];
+
+/// The file that says which parts a model has.
+const MODEL_INDEX: &str = "model_index.json";
 
 /// How the names of weight files begin.
 const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
@@ -252,9 +258,22 @@ impl ModelFolder {
             true => "its link leads nowhere",
             false => "the folder is not a complete model in the diffusers layout",
         };
+        if path == MODEL_INDEX
+            && let Some(other) = self.other_than_model()
+        {
+            return Error::FileMissing { file: self.describe(path), hint: other };
+        }
         let anew = "put the file there, or get the model anew (`kino models pull hf:OWNER/NAME`)";
         let way = self.how_to_complete(&[path]).unwrap_or_else(|| anew.to_owned());
         Error::FileMissing { file: self.describe(path), hint: format!("{state}; {way}") }
+    }
+
+    /// What the folder is, where it is no model but one part of one, or holds several.
+    fn other_than_model(&self) -> Option<String> {
+        let Origin::Directory(folder) = &self.0 else { return None };
+        let config: Option<serde_json::Value> = self.json("config.json").ok();
+        let is_in_model = folder.parent().is_some_and(|above| above.join(MODEL_INDEX).is_file());
+        other_folder::told(&self.list().ok()?, config.as_ref(), is_in_model)
     }
 
     /// How to get a file that has one of these paths, where the folder is a snapshot of the hub.
@@ -265,66 +284,6 @@ impl ModelFolder {
             true => Some(snapshot.another_source()),
             false => Some(snapshot.commands()),
         }
-    }
-}
-
-/// A folder in a Hugging Face cache, `models--OWNER--NAME/snapshots/COMMIT`.
-struct Snapshot {
-    /// `models--OWNER--NAME`, with its folder.
-    repository: PathBuf,
-    /// `OWNER/NAME`.
-    name: String,
-    commit: String,
-}
-
-impl Snapshot {
-    /// The snapshot that a folder is, if it is one.
-    fn of(folder: &Path) -> Option<Self> {
-        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-        let commit = folder.file_name()?.to_str()?.to_owned();
-        let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
-        let repository = snapshots.parent()?.to_owned();
-        let name = repository.file_name()?.to_str()?.strip_prefix("models--")?;
-        let (owner, model) = name.split_once("--")?;
-        Some(Snapshot { name: format!("{owner}/{model}"), commit, repository })
-    }
-
-    /// Whether a pull noted that the repository itself lacks a file, by its path or that of its
-    /// folder (`.kino/COMMIT.json`, `lacking`).
-    fn is_lacking(&self, path: &str) -> bool {
-        let notes = self.repository.join(".kino").join(format!("{}.json", self.commit));
-        let text = std::fs::read(notes).unwrap_or_default();
-        let notes: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-        let mut lacking = notes["lacking"].as_array().into_iter().flatten();
-        lacking.any(|own| {
-            own.as_str()
-                .is_some_and(|own| own == path || own.ends_with('/') && path.starts_with(own))
-        })
-    }
-
-    /// The revision as our command and the hub's own take it: nothing for that of `main`.
-    fn revision(&self) -> (String, String) {
-        let main = std::fs::read_to_string(self.repository.join("refs/main")).unwrap_or_default();
-        match [&*self.commit, ""].contains(&main.trim()) {
-            true => (String::new(), String::new()),
-            false => (format!("@{}", self.commit), format!(" --revision {}", self.commit)),
-        }
-    }
-
-    /// The commands that complete it.
-    fn commands(&self) -> String {
-        let (name, (at, revision)) = (&self.name, self.revision());
-        format!("`kino models pull hf:{name}{at}` (or `hf download {name}{revision}`) completes it")
-    }
-
-    /// What is left to do where pulling it again brings nothing.
-    fn another_source(&self) -> String {
-        let (name, (at, _)) = (&self.name, self.revision());
-        format!(
-            "hf:{name}{at} itself lacks it on the hub, so that pulling it again brings nothing: take \
-             another revision (hf:{name}@REVISION) or another upload of the model, or put the file \
-             there"
-        )
     }
 }
 
@@ -374,12 +333,10 @@ pub trait ModelFiles {
     where
         Self: Sized,
     {
-        serde_json::from_slice(&self.bytes(path)?).map_err(|error| {
-            let reason = match error.classify() {
-                serde_json::error::Category::Data => error.to_string(),
-                _ => format!("not JSON or cut off ({error}); download it again"),
-            };
-            Error::Config { file: self.describe(path), reason }
+        let bytes = self.bytes(path)?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::Config {
+            file: self.describe(path),
+            reason: config_error::reason::<T>(&bytes, &error),
         })
     }
 }

@@ -48,6 +48,15 @@ pub struct GenerateRequest<'a> {
     pub stop: &'a str,
 }
 
+/// What a language model wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The text.
+    pub text: String,
+    /// Whether it ended where no more tokens were allowed or fit, and not where the model ends it.
+    pub is_cut: bool,
+}
+
 /// The keys of the metadata that are read.
 fn keeps(key: &str) -> bool {
     LanguageConfig::keeps(key) || ChatTokens::keeps(key) || key == TEMPLATE
@@ -248,30 +257,31 @@ impl LanguageModel {
         uniform: &dyn Fn(u64) -> f64,
         progress: &mut dyn FnMut(usize),
         check_cancel: &mut CheckCancel<'_>,
-    ) -> Result<String> {
+    ) -> Result<Answer> {
         let prompt = self.prompt(request)?;
         let room = (self.context - prompt.len()).min(request.max_tokens);
         let mut cache = self.decoder.cache(prompt.len() + room)?;
         let mut answer: Vec<u32> = Vec::new();
+        let whole = |text: &str| Ok(Answer { text: without_thoughts(text)?, is_cut: false });
         let mut ids = prompt;
         while answer.len() < room {
             let logits = self.decoder.logits(&ids, &mut cache, progress, check_cancel)?;
             let at = answer.len() as u64;
             let next = request.sampling.choose(&logits, || uniform(at));
             if self.tokens.is_end(next) {
-                break;
+                return whole(&self.tokens.decode(&answer)?);
             }
             answer.push(next);
             if !request.stop.is_empty() {
                 // A token may end in the midst of a character: the whole is looked at.
                 let text = self.tokens.decode(&answer)?;
                 if let Some(end) = text.find(request.stop) {
-                    return without_thoughts(&text[..end]);
+                    return whole(&text[..end]);
                 }
             }
             ids = vec![next];
         }
-        without_thoughts(&self.tokens.decode(&answer)?)
+        Ok(Answer { text: without_thoughts(&self.tokens.decode(&answer)?)?, is_cut: true })
     }
 }
 
@@ -285,7 +295,8 @@ pub fn without_thoughts(answer: &str) -> Result<String> {
         Some((_, spoken)) => spoken,
         None if answer.trim_start().starts_with(begin) => {
             return Err(Error::input(
-                "the model thought, and came to no answer within the tokens that it may write",
+                "the model thought, and came to no answer within the tokens that it may write: raise \
+                 `max_tokens`",
             ));
         }
         None => answer,

@@ -184,6 +184,21 @@ fn max_tokens() -> usize {
 impl SchedulerConfig {
     const FILE: &'static str = "scheduler/scheduler_config.json";
 
+    /// That `model_index.json` names another class than the scheduler's own config, which is the one
+    /// that is read; none where they agree, or one of them is silent.
+    pub fn other_in_index(files: &impl ModelFiles) -> Option<String> {
+        let read = |path: &str| files.json::<serde_json::Value>(path).ok();
+        let (index, own) = (read("model_index.json")?, read(Self::FILE)?);
+        let (named, own) = (index["scheduler"][1].as_str()?, own["_class_name"].as_str()?);
+        (named != own).then(|| {
+            let [named, own] = [named, own].map(kino_port::escape_line);
+            let file = Self::FILE;
+            format!(
+                "model_index.json names the scheduler {named}, {file} {own}: the latter is taken"
+            )
+        })
+    }
+
     /// Reads and checks `scheduler/scheduler_config.json`.
     ///
     /// # Errors

@@ -282,19 +282,25 @@ impl LoraSpec {
         }
         let invalid = |reason: String| Error::Config { file: self.file.clone(), reason };
         if changes.is_empty() {
-            let first = unmatched.first().map_or("", String::as_str);
+            // Those for other families have layers of text encoders beside those of their network.
+            let is_of_text = |name: &&String| OF_TEXT.iter().any(|begin| name.starts_with(begin));
+            let of_network = unmatched.iter().find(|name| !is_of_text(name));
+            let first = of_network.or(unmatched.first()).map_or("", String::as_str);
             let has = layers.values().flatten().map(|(layer, _)| layer.as_str()).min();
             let has = network.named(&weight_of(has.unwrap_or_default(), network));
-            let of_text = ["lora_te", "text_encoder", "te1_", "te2_"];
-            let made_for = match of_text.iter().any(|of_text| first.starts_with(of_text)) {
-                true => {
+            let made_for = match of_network.map(|name| is_of_unet(name)) {
+                None => {
                     "a text encoder, which adapters do not change here; take one for transformers"
                 }
-                false => "another family of models; take one that was made for this family",
+                Some(true) => {
+                    "a U-Net, as Stable Diffusion and SDXL have; take one that was made for this \
+                     family"
+                }
+                Some(false) => "another family of models; take one that was made for this family",
             };
             return Err(invalid(format!(
-                "none of its {} layers is in this transformer: it was made for {made_for} (its \
-                 first is `{first}`; the transformer has such as {has})",
+                "none of its {} layers is in this transformer: it was made for {made_for} (one of \
+                 them is `{first}`; the transformer has such as {has})",
                 unmatched.len()
             )));
         }
@@ -323,6 +329,16 @@ impl LoraSpec {
             }
         }
     }
+}
+
+/// How the names of layers of text encoders begin.
+const OF_TEXT: [&str; 5] = ["lora_te", "text_encoder", "te1_", "te2_", "te_"];
+
+/// Whether a layer is one of a U-Net, by the names of diffusers or of Stable Diffusion's authors.
+fn is_of_unet(name: &str) -> bool {
+    ["down_blocks", "up_blocks", "mid_block", "input_blocks", "output_blocks", "middle_block"]
+        .iter()
+        .any(|block| name.contains(block))
 }
 
 impl Change {

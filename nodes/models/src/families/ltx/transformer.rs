@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::checkpoint::{
-    LARGEST_SIZE, ModelFiles, invalid, require_positive, require_sizes, unsupported,
+    LARGEST_SIZE, ModelFiles, invalid, require_positive, require_sizes, unsupported, value_or_null,
 };
 use crate::error::Result;
 use crate::weight::Heads;
@@ -101,7 +101,7 @@ impl TransformerConfig {
             ("patch_size_t", self.patch_size_t.to_string(), self.patch_size_t == 1),
             (
                 "out_channels",
-                format!("{:?}", self.out_channels),
+                value_or_null(self.out_channels),
                 self.out_channels.is_none_or(|out| out == 0 || out == self.in_channels),
             ),
             (
@@ -116,12 +116,12 @@ impl TransformerConfig {
             ),
             (
                 "activation_fn",
-                format!("{:?}", self.activation_fn),
+                value_or_null(self.activation_fn.as_deref()),
                 self.activation_fn.as_deref().is_none_or(|name| name == "gelu-approximate"),
             ),
             (
                 "qk_norm",
-                format!("{:?}", self.qk_norm),
+                value_or_null(self.qk_norm.as_deref()),
                 self.qk_norm.as_deref().is_none_or(|name| name == "rms_norm_across_heads"),
             ),
             ("norm_elementwise_affine", "true".to_owned(), !self.norm_elementwise_affine),

@@ -188,12 +188,15 @@ impl ModelConfig {
             let (a, b) = (transformer.out_channels, vae.z_dim);
             return Err(invalid(folder, file, format!("out_channels is {a}, but the VAE has {b}")));
         }
-        if let Some((_, low)) = &self.low_noise
-            && !low.reads_as(transformer)
-        {
-            let reason = "the second expert reads other sizes than the first (channels, patches, \
-                          text, images)";
-            return Err(invalid(folder, TransformerConfig::LOW_NOISE, reason));
+        if let Some((_, low)) = &self.low_noise {
+            let differences = low.differences(transformer);
+            if !differences.is_empty() {
+                let reason = format!(
+                    "the second expert reads other sizes than the first: {}",
+                    differences.join(", ")
+                );
+                return Err(invalid(folder, TransformerConfig::LOW_NOISE, reason));
+            }
         }
         self.check_given(folder, transformer)?;
         self.check_control(folder, transformer)

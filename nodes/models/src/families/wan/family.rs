@@ -94,7 +94,10 @@ impl Family for Wan {
 
     fn detect(&self, files: &PartFiles) -> Result<Option<DetectedPart>> {
         let own = detect::detect(files)?;
-        Ok(own.or_else(|| text::detect(files, &PROMPTS)).or_else(|| image::detect(files)))
+        match own.or_else(|| text::detect(files, &PROMPTS)) {
+            Some(found) => Ok(Some(found)),
+            None => image::detect(files),
+        }
     }
 
     fn configs(

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::checkpoint::{
-    LARGEST_SIZE, ModelFiles, invalid, require_positive, require_sizes, unsupported,
+    LARGEST_SIZE, ModelFiles, invalid, require_positive, require_sizes, unsupported, value_or_null,
 };
 use crate::error::Result;
 use crate::weight::Heads;
@@ -107,14 +107,26 @@ impl TransformerConfig {
         Ok(config)
     }
 
-    /// Whether it can stand in for another: it reads and gives the same sizes.
-    pub(crate) fn reads_as(&self, other: &Self) -> bool {
+    /// Why it cannot stand in for another: the sizes that it reads or gives otherwise, each beside
+    /// that of the other. Empty where it can.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let sizes = |config: &Self| {
-            let channels = (config.in_channels, config.out_channels, config.patch_size);
-            let image = (config.image_dim, config.pos_embed_seq_len);
-            (channels, config.text_dim, image, config.vace_in_channels)
+            let (pt, ph, pw) = config.patch_size;
+            [
+                ("in_channels", config.in_channels.to_string()),
+                ("out_channels", config.out_channels.to_string()),
+                ("patch_size", format!("[{pt}, {ph}, {pw}]")),
+                ("text_dim", config.text_dim.to_string()),
+                ("image_dim", value_or_null(config.image_dim)),
+                ("pos_embed_seq_len", value_or_null(config.pos_embed_seq_len)),
+                ("vace_in_channels", value_or_null(config.vace_in_channels)),
+            ]
         };
-        sizes(self) == sizes(other)
+        let pairs = sizes(self).into_iter().zip(sizes(other));
+        let differs = |((name, own), (_, other)): ((&str, String), (&str, String))| {
+            (own != other).then(|| format!("`{name}` is {own}, not {other}"))
+        };
+        pairs.filter_map(differs).collect()
     }
 
     fn check_family(&self, folder: &impl ModelFiles, file: &str) -> Result<()> {
@@ -133,7 +145,7 @@ impl TransformerConfig {
         match self.qk_norm.as_deref() {
             // diffusers has this norm whatever the file says.
             Some("rms_norm_across_heads") | None => Ok(()),
-            other => refuse(format!("qk_norm {other:?}")),
+            Some(other) => refuse(format!("a transformer whose `qk_norm` is {other}")),
         }
     }
 
@@ -195,11 +207,12 @@ impl TransformerConfig {
         }
         let image = self.image_dim.map(|_| self.dim());
         if self.added_kv_proj_dim != image {
-            let (added, dim) = (self.added_kv_proj_dim, self.dim());
+            let dim = self.dim();
             let reason = format!(
-                "`added_kv_proj_dim` is {added:?}, `image_dim` {:?}: a transformer {dim} wide that \
-                 reads images has both, the first {dim}",
-                self.image_dim
+                "`added_kv_proj_dim` is {}, `image_dim` {}: a transformer {dim} wide that reads \
+                 images has both, the first {dim}",
+                value_or_null(self.added_kv_proj_dim),
+                value_or_null(self.image_dim)
             );
             return Err(invalid(folder, file, reason));
         }
