@@ -129,7 +129,7 @@ fn a_graph_names_a_model_of_the_hub_which_is_fetched_by_pull_alone() {
     assert!(told.contains("would fetch") && told.contains(DIT), "{told}");
     assert!(!rig.place.path("hf").exists());
     let told = rig.ends(0, &["models", "pull", "hf:org/tiny"]);
-    assert!(told.contains("10 files, ") && told.contains("; fetched "), "{told}");
+    assert!(told.contains("11 files, ") && told.contains("; fetched "), "{told}");
     rig.hub.taken();
     rig.ends(0, &["run", "hub.ron", "--quiet"]);
     rig.ends(0, &["run", "embedded.ron", "--quiet"]);
@@ -188,7 +188,7 @@ fn links_that_lead_nowhere_and_damage_are_found_and_mended() {
     let rig = Rig::new();
     rig.graph("hub", "hf:org/tiny");
     rig.ends(0, &["models", "pull", "hf:org/tiny"]);
-    assert!(rig.ends(0, &["models", "verify"]).contains("10 files, "));
+    assert!(rig.ends(0, &["models", "verify"]).contains("11 files, "));
     let dit = rig.snapshot().join(DIT).canonicalize().unwrap();
     let mut bytes = fs::read(&dit).unwrap();
     let at = bytes.len() - 5;

@@ -150,7 +150,8 @@ mask is averaged over the pixels and frames of a latent pixel. Decoding mixes ne
 pixels: a few pixels along the mask's edge change, too.\n\n\
 Step caches: with a `cache` above 0 a pass whose result has hardly changed since the step before \
 adds again what the blocks added then, and costs next to nothing (TeaCache: arXiv:2411.19108, with \
-the polynomials and first steps that are published for Wan 2.1 of 1.3B and 14B; First-Block cache, \
+the polynomials and first steps that are published for Wan 2.1 of 1.3B and 14B, or that \
+`transformer/tea_cache.json` in the model's folder names; First-Block cache, \
 as diffusers' FirstBlockCacheConfig). Each clip decides for itself, with and without text apart; the \
 first step and the last are always computed. The run says how many passes were reused.\n\n\
 Example:\n    \"sample\": (op: \"dit.sample\", in: {\"dit\": \"model.dit\", \"patches\": \

@@ -8,11 +8,8 @@ mod toy;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::Device;
 use common::{Rig, close, fact_list, int, known, number, text, values};
-use kino_models::families::Families;
 use kino_node::{ConditioningFact, Frames, Latent, Value};
-use kino_nodes::Models;
 use toy::{CHANNELS, Calls, EXTRA, MOOD, Toy, WORDS};
 
 /// A checkpoint of the family in a folder of its own, and a rig whose models know the family.
@@ -21,14 +18,7 @@ fn toy(name: &str) -> (Rig, PathBuf, Calls) {
     let _ = std::fs::remove_dir_all(&folder);
     toy::checkpoint(&folder);
     let calls = Calls::default();
-    let mut rig = Rig::new(name);
-    let families = Families::default().with(Arc::new(Toy(Arc::clone(&calls))));
-    let models = Models::with_families(Device::Cpu, Arc::clone(&rig.services.ledger), families);
-    let old = std::mem::replace(
-        &mut rig.services,
-        kino_node::Services::new(Device::Cpu, kino_node::Ledger::new(0)),
-    );
-    rig.services = old.with(models);
+    let rig = Rig::with_family(name, Arc::new(Toy(Arc::clone(&calls))));
     (rig, folder, calls)
 }
 

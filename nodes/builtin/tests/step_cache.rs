@@ -8,93 +8,13 @@ mod toy;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use common::{Copied, Rig, close, distance, int, json, known, named, number, text};
-use kino_models::checkpoint::ModelFiles;
-use kino_models::families::Families;
-use kino_models::families::wan::Wan;
-use kino_models::model::{Denoiser, DenoiserInputs, DenoiserSpec, Family, Model, RunSize};
-use kino_models::patch::Grid;
-use kino_models::sampling::{
-    SchedulerConfig, StepCacheKind, StepCacheRule, TeaCacheFit, TeaCacheInput,
-};
-use kino_models::{Checkpoint, Result, Weights};
+use common::single::{self, File, Widths};
+use common::{Copied, Model, Rig, close, distance, int, json, known, named, number, text};
 use kino_node::{Error, Value};
-use kino_nodes::Models;
 use kino_port::{Fact, Literal};
 use serde_json::Value as Json;
 
 const VALUES: &str = "step_cache/values.safetensors";
-
-/// Wan with something fitted to it, as the file `tea_cache.json` beside it says.
-struct Fitted;
-
-impl Family for Fitted {
-    fn name(&self) -> &str {
-        "Fitted"
-    }
-
-    fn recognises(&self, checkpoint: &Checkpoint) -> bool {
-        checkpoint.json::<Json>("tea_cache.json").is_ok()
-    }
-
-    fn read(&self, checkpoint: &Checkpoint) -> Result<Model> {
-        let case: Json = checkpoint.json("tea_cache.json")?;
-        let coefficients: Vec<f64> = numbers(&case["coefficients"]);
-        let input = match case["projection"].as_bool().unwrap() {
-            true => TeaCacheInput::Projection,
-            false => TeaCacheInput::Embedding,
-        };
-        let first_steps = case["first"].as_u64().unwrap() as usize;
-        let coefficients = coefficients.try_into().unwrap();
-        let fit = TeaCacheFit { coefficients, input, first_steps };
-        let mut model = Wan.read(checkpoint)?;
-        if let Some(denoiser) = &mut model.denoiser {
-            denoiser.spec = Arc::new(WithFit(Arc::clone(&denoiser.spec), fit));
-        }
-        Ok(model)
-    }
-}
-
-struct WithFit(Arc<dyn DenoiserSpec>, TeaCacheFit);
-
-impl DenoiserSpec for WithFit {
-    fn inputs(&self) -> &DenoiserInputs {
-        self.0.inputs()
-    }
-
-    fn scheduler(&self) -> &SchedulerConfig {
-        self.0.scheduler()
-    }
-
-    fn step_cache(&self, kind: StepCacheKind, grid: Grid) -> Option<StepCacheRule> {
-        match kind {
-            StepCacheKind::TeaCache => Some(StepCacheRule::TeaCache(self.1)),
-            StepCacheKind::FirstBlock => self.0.step_cache(kind, grid),
-        }
-    }
-
-    fn memory(&self, size: &RunSize) -> u64 {
-        self.0.memory(size)
-    }
-
-    fn load(&self, weights: &Weights) -> Result<Arc<dyn Denoiser>> {
-        self.0.load(weights)
-    }
-}
-
-fn numbers(json: &Json) -> Vec<f64> {
-    json.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
-}
-
-/// A rig whose models know one family more.
-fn rig_with(name: &str, family: Arc<dyn Family>) -> Rig {
-    let mut rig = Rig::new(name);
-    let families = Families::default().with(family);
-    let models = Models::with_families(Device::Cpu, Arc::clone(&rig.services.ledger), families);
-    let none = kino_node::Services::new(Device::Cpu, kino_node::Ledger::new(0));
-    rig.services = std::mem::replace(&mut rig.services, none).with(models);
-    rig
-}
 
 /// A model that samples with the cases' prompts.
 struct Sampler<'a> {
@@ -126,14 +46,13 @@ impl<'a> Sampler<'a> {
 
     /// The patches, and what the step said of its caches.
     fn patched(&self, patches: Value, more: &[(&str, Value)]) -> (Value, Vec<String>) {
-        self.again(patches, &[&[("steps", int(12))], more].concat())
-    }
-
-    /// The same without a number of steps.
-    fn again(&self, patches: Value, more: &[(&str, Value)]) -> (Value, Vec<String>) {
         self.rig.reports.lock().unwrap().clear();
-        let inputs =
-            [("dit", self.dit.clone()), ("patches", patches), ("text", self.prompts.clone())];
+        let inputs = [
+            ("dit", self.dit.clone()),
+            ("patches", patches),
+            ("text", self.prompts.clone()),
+            ("steps", int(12)),
+        ];
         let clean = self.rig.one("dit.sample", &[&inputs[..], more].concat());
         let mut reports = self.rig.reports.lock().unwrap();
         (clean, reports.drain(..).filter_map(|report| report.note).collect())
@@ -191,14 +110,22 @@ fn first_block_caches_reuse_the_passes_that_diffusers_reuses() {
     assert_eq!(checked, [5, 1]);
 }
 
+/// `transformer/tea_cache.json` with what a case was made with.
+fn fitted(case: &Json) -> String {
+    let input = if case["projection"].as_bool().unwrap() { "projection" } else { "embedding" };
+    let (coefficients, first_steps) = (&case["coefficients"], &case["first"]);
+    serde_json::json!({"coefficients": coefficients, "input": input, "first_steps": first_steps})
+        .to_string()
+}
+
 #[test]
 fn tea_cache_reuses_the_passes_that_its_authors_program_does() {
-    let rig = rig_with("tea-cache", Arc::new(Fitted));
+    let rig = Rig::new("tea-cache");
     let cases = json("step_cache/cases.json");
     let mut checked = 0;
     for case in cases["cases"].as_array().unwrap().iter().filter(|one| one["kind"] == "teacache") {
         let copied = Copied::new(&format!("tea-{checked}"));
-        std::fs::write(copied.0.join("tea_cache.json"), case.to_string()).unwrap();
+        std::fs::write(copied.0.join("transformer/tea_cache.json"), fitted(case)).unwrap();
         let sampler = Sampler::new(&rig, copied.path());
         check(&sampler, case);
         // Where something is fitted to the model, `auto` takes it.
@@ -303,7 +230,7 @@ fn a_cancelled_run_with_a_cache_stops() {
 /// Where a transformer has no such cache, or all steps are computed anyway, the plan says so.
 #[test]
 fn what_has_no_cache_is_told_in_the_plan() {
-    let rig = rig_with("step-cache-plan", Arc::new(toy::Toy(toy::Calls::default())));
+    let rig = Rig::with_family("step-cache-plan", Arc::new(toy::Toy(toy::Calls::default())));
     let folder = std::env::temp_dir().join(format!("kino-step-cache-{}", std::process::id()));
     toy::checkpoint(&folder);
     let cache = |kind: &str| {
@@ -341,13 +268,69 @@ fn what_has_no_cache_is_told_in_the_plan() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// What `tea_cache.json` says goes for the weights beside it, and not for others in their place.
+#[test]
+fn what_was_fitted_belongs_to_the_weights_beside_it() {
+    let rig = Rig::new("tea-cache-file");
+    let copied = Copied::new("tea-cache-file");
+    let write = |text: &str| {
+        std::fs::write(copied.0.join("transformer/tea_cache.json"), text).unwrap();
+    };
+    let cache = [("cache", Fact::Literal(Literal::Real(0.1))), ("cache_kind", known("teacache"))];
+    let widths = Widths { dim: 128, text: 40, freq: 64, inner: 96 };
+    let other = File::of("other.safetensors", &single::transformer(&widths));
+    let sources = [("source", known(copied.path())), ("compute", known("f32"))];
+    let replaced = [&sources[..], &[("transformer", known(other.path()))]].concat();
+    let sampled = |load: &[(&str, Fact)]| {
+        let parts = rig.infer("model.load", load).unwrap().outputs;
+        let model = Model { text: parts[0].clone(), dit: parts[2].clone(), vae: parts[3].clone() };
+        rig.infer("dit.sample", &facts_of(&rig, (model, 32, 1), &cache))
+    };
+    let keys = |load: &[(&str, Fact)]| rig.infer("model.load", load).unwrap().key;
+    assert!(sampled(&sources).is_err(), "nothing is fitted to it");
+    write(r#"{"coefficients": [0, 0, 0, 1, 0], "input": "embedding", "first_steps": 4}"#);
+    let before = keys(&sources);
+    assert!(sampled(&sources).is_ok());
+    let refused = sampled(&replaced).unwrap_err();
+    assert!(refused[0].message.starts_with("TeaCache needs a polynomial"), "{refused:?}");
+    // Another polynomial makes another video.
+    write(r#"{"coefficients": [0, 0, 0, 2, 0], "input": "embedding", "first_steps": 4}"#);
+    assert_ne!(keys(&sources), before);
+    let faults = [
+        ("{", "not JSON or cut off"),
+        (r#"{"coefficients": [0, 1, 0], "input": "embedding", "first_steps": 1}"#, "length 3"),
+        (r#"{"coefficients": [0, 0, 0, 1, 0], "input": "embedding"}"#, "`first_steps`"),
+        (
+            r#"{"coefficients": [0, 0, 0, 1, 0], "input": "time", "first_steps": 1}"#,
+            "`time`, expected `embedding` or `projection`",
+        ),
+        (
+            r#"{"coefficients": [0, 0, 0, 1, 0], "input": "embedding", "first_steps": 1, "x": 1}"#,
+            "unknown field `x`",
+        ),
+    ];
+    for (text, expected) in faults {
+        write(text);
+        let told = rig.objects("model.load", &sources);
+        let is_told = told.contains("transformer/tea_cache.json") && told.contains(expected);
+        assert!(is_told, "{text}: {told}");
+    }
+}
+
 /// What is known before a model samples a clip.
 fn facts<'a>(
     rig: &Rig,
     (model, side, frames): (&str, i128, i128),
     more: &[(&'a str, Fact)],
 ) -> Vec<(&'a str, Fact)> {
-    let model = rig.model_facts(model);
+    facts_of(rig, (rig.model_facts(model), side, frames), more)
+}
+
+fn facts_of<'a>(
+    rig: &Rig,
+    (model, side, frames): (Model<Fact>, i128, i128),
+    more: &[(&'a str, Fact)],
+) -> Vec<(&'a str, Fact)> {
     let size = [
         ("vae", model.vae),
         ("width", number(side)),
@@ -364,69 +347,4 @@ fn facts<'a>(
         ("text", rig.fact("text.encode", &text, 0)),
     ];
     [&inputs[..], more].concat()
-}
-
-/// What step caches cost on the embedded model: the frames against those of the whole run, over
-/// some prompts. `KINO_TEST_QUALITY=1` prints more thresholds and prompts.
-#[test]
-fn frames_stay_close_to_those_of_the_whole_run() {
-    let long = std::env::var_os("KINO_TEST_QUALITY").is_some();
-    let rig = Rig::new("step-cache-quality");
-    let model = rig.model("embedded:shapes");
-    let prompts = [
-        "a red circle moves right on a white background",
-        "a large blue square on a black background",
-        "a green triangle turns on a yellow background",
-        "a small yellow ring rises on a blue background",
-        "a red star and a blue circle on a white background",
-        "a purple square shrinks on a white background",
-    ];
-    let (thresholds, prompts, size): (&[f64], _, [i128; 3]) = match long {
-        true => (&[0.1, 0.15, 0.2, 0.3], &prompts[..], [96, 64, 17]),
-        false => (&[0.1], &prompts[..1], [64, 64, 5]),
-    };
-    let sizes = [("width", int(size[0])), ("height", int(size[1])), ("frames", int(size[2]))];
-    let mut rows = vec![(0, 0, Vec::new(), 0.0, 0.0); thresholds.len()];
-    for (seed, prompt) in prompts.iter().enumerate() {
-        let text = [("encoder", model.text.clone()), ("prompt", text(prompt))];
-        let text = rig.one("text.encode", &text);
-        let noise = [("vae", model.vae.clone()), ("seed", int(seed as i128))];
-        let latents = rig.one("latent.noise", &[&noise[..], &sizes].concat());
-        let patches = [("dit", model.dit.clone()), ("latents", latents)];
-        let sampler = Sampler { rig: &rig, dit: model.dit.clone(), prompts: text };
-        let patches = rig.one("patchify", &patches);
-        let run = |threshold: f64| {
-            let more = [vec![("steps", int(20))], cached(threshold, "first_block")].concat();
-            let begun = std::time::Instant::now();
-            let (clean, notes) = sampler.again(patches.clone(), &more);
-            let seconds = begun.elapsed().as_secs_f64();
-            let latent = rig.one("unpatchify", &[("patches", clean)]);
-            let frames = rig.one("vae.decode", &[("vae", model.vae.clone()), ("latent", latent)]);
-            (frames.tensor().unwrap(), notes, seconds)
-        };
-        let (whole, _, plain_seconds) = run(0.0);
-        for (threshold, row) in thresholds.iter().zip(&mut rows) {
-            let (frames, notes, seconds) = run(*threshold);
-            let (reused, all) = reused(&notes);
-            let off = (frames - &whole).unwrap().sqr().unwrap().mean_all().unwrap();
-            let psnr = -10.0 * f64::from(off.to_scalar::<f32>().unwrap()).log10();
-            (row.0, row.1) = (row.0 + reused, row.1 + all);
-            row.2.push(psnr);
-            (row.3, row.4) = (row.3 + seconds, row.4 + plain_seconds);
-        }
-    }
-    for (threshold, (reused, all, psnr, seconds, plain)) in thresholds.iter().zip(&rows) {
-        let (mean, least) = (
-            psnr.iter().sum::<f64>() / psnr.len() as f64,
-            psnr.iter().copied().fold(f64::INFINITY, f64::min),
-        );
-        println!(
-            "threshold {threshold}: {reused} of {all} passes reused, PSNR {mean:.1} dB, at least \
-             {least:.1} dB, sampling in {:.2} of the time",
-            seconds / plain
-        );
-        assert!(*reused > 0, "{threshold}");
-        // Beyond, the scene may become another.
-        assert!(*threshold > 0.1 || least > 20.0, "{threshold}: {psnr:?}");
-    }
 }

@@ -49,6 +49,7 @@ pub static FILES: &[(&str, &[u8], Option<&str>)] = &[
         "transformer/diffusion_pytorch_model.safetensors",
         "953b72091a433149b03e46aa75ca9af15d31300bc6170e8e2e9eb883f18f2016"
     ),
+    embedded!("transformer/tea_cache.json"),
     embedded!("vae/config.json"),
     embedded!(
         "vae/diffusion_pytorch_model.safetensors",

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Tensor};
+use kino_models::families::Families;
+use kino_models::model::Family;
 use kino_node::{Cancel, Cx, Error, Inputs, Ledger, NodeDef, Outputs, Progress, Services, Value};
+use kino_nodes::Models;
 use kino_port::{Fact, Facts, Literal, PlanError, StepInfo};
 use kino_world::Folders;
 
@@ -46,6 +49,16 @@ impl Rig {
         let folders = Folders { graph: graph.to_owned(), out: out.clone() };
         let services = kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders));
         Rig { services, out, cancel: Cancel::default(), reports: Mutex::default() }
+    }
+
+    /// A rig whose models know one family more.
+    pub fn with_family(name: &str, family: Arc<dyn Family>) -> Self {
+        let mut rig = Rig::new(name);
+        let families = Families::default().with(family);
+        let models = Models::with_families(Device::Cpu, Arc::clone(&rig.services.ledger), families);
+        let none = Services::new(Device::Cpu, Ledger::new(0));
+        rig.services = std::mem::replace(&mut rig.services, none).with(models);
+        rig
     }
 
     /// Runs a node; all its outputs are wanted but those that model.load lacks.

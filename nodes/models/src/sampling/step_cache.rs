@@ -12,6 +12,7 @@
 //!   through a polynomial that was fitted to the model, and summed since all was last computed.
 
 use candle_core::{DType, Tensor};
+use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
@@ -34,7 +35,8 @@ pub enum StepCacheRule {
 }
 
 /// What was fitted to one model for TeaCache.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TeaCacheFit {
     /// Of the polynomial that turns changes of the input into changes of the output, from the
     /// fourth power down.
@@ -46,7 +48,8 @@ pub struct TeaCacheFit {
 }
 
 /// What TeaCache looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TeaCacheInput {
     /// The embedding of the timestep.
     Embedding,
@@ -73,8 +76,8 @@ impl StepCacheRule {
 }
 
 impl TeaCacheFit {
-    /// The polynomial at `change`.
-    fn rescaled(&self, change: f64) -> f64 {
+    /// The polynomial at `change`: how much the output is taken to have changed.
+    pub fn rescaled(&self, change: f64) -> f64 {
         self.coefficients.iter().fold(0.0, |value, coefficient| value * change + coefficient)
     }
 }

@@ -29,7 +29,7 @@ use crate::model::{
 };
 use crate::patch::Grid;
 use crate::preview::RgbMap;
-use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
+use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule, TeaCacheFit};
 use crate::text::{self, T5Spec};
 use crate::tile::Tile;
 use crate::weight::{WIDENED_ROWS, Weights};
@@ -67,9 +67,13 @@ impl Family for Wan {
         let denoiser = |part, config| {
             let (scheduler, rows) = (scheduler.clone(), [rows, image_rows]);
             let spec = WanDenoiser::new(config, scheduler, timesteps, rows);
-            let spec = WanDenoiser { is_expert, ..spec };
-            Component::<dyn DenoiserSpec> { part, spec: Arc::new(spec) }
+            let fit = tea_cache::own(checkpoint, part)?;
+            let spec = WanDenoiser { is_expert, fit, ..spec };
+            Ok::<_, Error>(Component::<dyn DenoiserSpec> { part, spec: Arc::new(spec) })
         };
+        let low_noise = low_noise.map(|(below, config)| {
+            Ok::<_, Error>(LowNoise { below, denoiser: denoiser("transformer_2", config)? })
+        });
         Ok(Model {
             image_encoder: image.map(|(config, prepare)| Component::<dyn ImageEncoderSpec> {
                 part: "image_encoder",
@@ -79,11 +83,8 @@ impl Family for Wan {
                 part: "text_encoder",
                 spec: Arc::new(T5Spec::new(TEXT, &PROMPTS, config, &tokens)),
             }),
-            denoiser: transformer.map(|config| denoiser("transformer", config)),
-            low_noise: low_noise.map(|(below, config)| LowNoise {
-                below,
-                denoiser: denoiser("transformer_2", config),
-            }),
+            denoiser: transformer.map(|config| denoiser("transformer", config)).transpose()?,
+            low_noise: low_noise.transpose()?,
             vae: vae.map(|config| Component::<dyn VideoVae> {
                 part: "vae",
                 spec: Arc::new(WanVae(config)),
@@ -159,6 +160,8 @@ struct WanDenoiser {
     inputs: DenoiserInputs,
     /// Whether it is one of two.
     is_expert: bool,
+    /// What its folder says was fitted to it for TeaCache.
+    fit: Option<TeaCacheFit>,
 }
 
 impl WanDenoiser {
@@ -205,7 +208,7 @@ impl WanDenoiser {
             given,
             frame_rate: None,
         };
-        Self { config, scheduler, inputs, is_expert: false }
+        Self { config, scheduler, inputs, is_expert: false, fit: None }
     }
 }
 
@@ -241,7 +244,8 @@ impl DenoiserSpec for WanDenoiser {
             StepCacheKind::FirstBlock if self.config.num_layers < 2 => None,
             StepCacheKind::FirstBlock => Some(StepCacheRule::FirstBlock),
             StepCacheKind::TeaCache => {
-                tea_cache::fit(&self.config, self.is_expert, grid).map(StepCacheRule::TeaCache)
+                let published = || tea_cache::published(&self.config, self.is_expert, grid);
+                self.fit.or_else(published).map(StepCacheRule::TeaCache)
             }
         }
     }

@@ -1,6 +1,9 @@
-//! What was fitted to the published sizes of Wan 2.1 for TeaCache.
+//! What was fitted to a transformer for TeaCache: by its folder, or by the published sizes of Wan
+//! 2.1.
 
 use super::transformer::TransformerConfig;
+use crate::checkpoint::{Checkpoint, ModelFiles};
+use crate::error::Result;
 use crate::patch::Grid;
 use crate::sampling::{TeaCacheFit, TeaCacheInput};
 
@@ -8,12 +11,32 @@ use crate::sampling::{TeaCacheFit, TeaCacheInput};
 /// quotients: the same transformer comes in two versions, which differ in nothing else.
 const PATCHES_OF_720_LINES: usize = 2370;
 
+/// The file beside a transformer's weights that says what was fitted to them.
+const FILE: &str = "tea_cache.json";
+
+/// What the folder of a part says was fitted to its weights, if it says so. Other weights in their
+/// place, from a file of their own, have nothing of it.
+///
+/// # Errors
+/// When the file cannot be read, or says something else.
+pub(super) fn own(checkpoint: &Checkpoint, part: &str) -> Result<Option<TeaCacheFit>> {
+    let path = format!("{part}/{FILE}");
+    match checkpoint.contains(&path) && !checkpoint.is_single(part) {
+        true => checkpoint.json(&path).map(Some),
+        false => Ok(None),
+    }
+}
+
 /// The polynomial of a transformer's size, where one is published: `coefficients` of
 /// `TeaCache4Wan2.1/teacache_generate.py` (github.com/ali-vilab/TeaCache). For T2V 1.3B those that
 /// look at the embedding; for the others those of `use_ret_steps`, as its README advises.
 ///
 /// Nothing is published for one of two experts (Wan 2.2 A14B), TI2V, FLF2V and VACE.
-pub(super) fn fit(config: &TransformerConfig, is_expert: bool, grid: Grid) -> Option<TeaCacheFit> {
+pub(super) fn published(
+    config: &TransformerConfig,
+    is_expert: bool,
+    grid: Grid,
+) -> Option<TeaCacheFit> {
     let latent = config.out_channels;
     let sizes = (config.num_attention_heads, config.attention_head_dim, config.num_layers);
     if is_expert || config.control().is_some() || latent != 16 {
