@@ -366,8 +366,8 @@ fn the_least_squares_are_those_of_numpy() {
     }
 }
 
-/// How far a polynomial is off, as a part of the changes of the output. The second step is left out:
-/// it comes from noise alone, changes most, and no usual threshold lets it be reused.
+/// How far a polynomial is off, as a part of the changes of the output. The second step is left
+/// out: it comes from noise alone, changes most, and no usual threshold lets it be reused.
 fn misfit(fit: &TeaCacheFit, changes: &[(f64, f64)]) -> f64 {
     let told = changes.iter().map(|(change, output)| (fit.rescaled(*change), *output));
     let later = told.filter(|(told, _)| *told < 0.2);
