@@ -298,15 +298,18 @@ fn what_was_fitted_belongs_to_the_weights_beside_it() {
     assert_ne!(keys(&sources), before);
     let faults = [
         ("{", "not JSON or cut off"),
-        (r#"{"coefficients": [0, 1, 0], "input": "embedding", "first_steps": 1}"#, "length 3"),
+        (
+            r#"{"coefficients": [0, 1, 0], "input": "embedding", "first_steps": 1}"#,
+            "array of length 5",
+        ),
         (r#"{"coefficients": [0, 0, 0, 1, 0], "input": "embedding"}"#, "`first_steps`"),
         (
             r#"{"coefficients": [0, 0, 0, 1, 0], "input": "time", "first_steps": 1}"#,
-            "`time`, expected `embedding` or `projection`",
+            "`embedding` or `projection`",
         ),
         (
             r#"{"coefficients": [0, 0, 0, 1, 0], "input": "embedding", "first_steps": 1, "x": 1}"#,
-            "unknown field `x`",
+            "`x` is 1; expected one of `coefficients`",
         ),
     ];
     for (text, expected) in faults {
