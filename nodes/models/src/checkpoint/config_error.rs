@@ -109,7 +109,7 @@ mod tests {
         check(r#"{"layers": 1, "patch": [1]}"#, "`patch` is [1]; expected a list of 2");
         check(r#"{"is_causal": 3, "layers": 1}"#, "`is_causal` is 3; expected true or false");
         check(r#"{"eps": 1}"#, "`layers` is missing");
-        check("[1]", "expected an object, `{…}`, at the top");
+        check("3", "expected an object, `{…}`, at the top");
         let long = format!(r#"{{"layers": "{}"}}"#, "x".repeat(500));
         check(&long, &format!("`layers` is \"{}…; {number}", "x".repeat(SHOWN - 1)));
         let error = serde_json::from_str::<Config>("{\"layers\":").err().unwrap();
